@@ -1,0 +1,25 @@
+"""FlowSep Toolkit: describe a sound, get it out of a recording."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from flowsep.protocol import SampleOptions, Separation, TextSeparator
+
+if TYPE_CHECKING:
+    from flowsep.checkpoint import list_models, load_separator
+    from flowsep.separator import FlowSep
+
+__version__ = "0.1.0"
+__all__ = ["FlowSep", "SampleOptions", "Separation", "TextSeparator", "list_models", "load_separator"]
+
+_HEAVY = {"FlowSep": "flowsep.separator", "list_models": "flowsep.checkpoint", "load_separator": "flowsep.checkpoint"}
+
+
+def __getattr__(name: str) -> Any:
+    """Names that need torch are imported when they are first used, so that the command line starts at once."""
+    if name in _HEAVY:
+        from importlib import import_module
+
+        return getattr(import_module(_HEAVY[name]), name)
+    raise AttributeError(f"module 'flowsep' has no attribute {name!r}")

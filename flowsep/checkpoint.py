@@ -1,0 +1,211 @@
+"""Model folders in the diffusers layout, and `load_separator`, which finds and loads one.
+
+    model_index.json                     class names per component, name and version
+    unet/, vae/                          config.json, diffusion_pytorch_model.safetensors (patches: config.json only)
+    vocoder/                             the same; absent where there is none
+    text_encoder/, tokenizer/            transformers layout; absent where model_index.json names a hub model instead
+    feature_extractor/preprocessor_config.json   the mel definition
+    scheduler/scheduler_config.json      path, prediction, streams, and the default sampling settings
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flowsep.errors import DeviceError, ModelError
+
+if TYPE_CHECKING:
+    import torch
+
+    from flowsep.separator import FlowSep
+
+SHIPPED = Path(__file__).parent / "pretrained"
+
+
+def list_models() -> list[str]:
+    """Names of the models that ship in the package."""
+    return sorted(folder.parent.name for folder in SHIPPED.glob("*/model_index.json"))
+
+
+def find_model(name: Path | str) -> Path:
+    """Folder of a shipped model, of a path, or of a hub id (downloaded unless HF_HUB_OFFLINE); ModelError otherwise."""
+    text = str(name)
+    if (SHIPPED / text / "model_index.json").is_file():
+        return SHIPPED / text
+    folder = Path(text)
+    if folder.is_dir():
+        if not (folder / "model_index.json").is_file():
+            raise ModelError(f"{text} is not a model folder: it has no model_index.json")
+        return folder
+    known = ", ".join(list_models()) or "none"
+    if text.count("/") != 1 or text.startswith(("/", ".", "~")):
+        raise ModelError(f"unknown model {text!r}; give one of {known}, a model folder or a hub id such as owner/name")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(text))
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise ModelError(
+            f"unknown model {text!r}: not shipped ({known}), no such folder, and not to be had from the hub "
+            f"({type(error).__name__}); check the name and the connection"
+        ) from error
+
+
+def pick_device(device: str) -> torch.device:
+    """`auto` is CUDA, then Apple's MPS, then the CPU; DeviceError for one that is not there."""
+    import torch
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise DeviceError(f"cannot use the device {device!r}; choose auto, cpu, cuda, cuda:0 or mps") from error
+    return chosen
+
+
+def load_separator(name: Path | str = "small", device: str = "auto", dtype: torch.dtype | None = None) -> FlowSep:
+    """A separator by shipped name, folder or hub id, ready to use.
+
+    dtype None is float32, whatever precision the weights are stored in. Raises ModelError for a folder that is not
+    complete and DeviceError for a device that is not there.
+    """
+    import torch
+    from safetensors import SafetensorError
+
+    folder = find_model(name)
+    chosen = pick_device(device)
+    try:
+        separator = load_folder(folder)
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"the model folder {name} cannot be read: {str(error).splitlines()[0]}") from error
+    return separator.to(chosen, dtype or torch.float32).eval()
+
+
+def load_folder(folder: Path) -> FlowSep:
+    """The separator in `folder`, on the CPU in float32."""
+    import torch
+    from diffusers.pipelines.audioldm2.modeling_audioldm2 import AudioLDM2UNet2DConditionModel
+
+    from flowsep.config import SamplingConfig
+    from flowsep.flow.path import FlowConfig
+    from flowsep.separator import FlowSep
+    from vae.model import load_codec
+    from vocoder.mel import MelConfig
+    from vocoder.model import Vocoder
+
+    index = read_json(folder / "model_index.json")
+    scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
+    unet = AudioLDM2UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32, local_files_only=True)
+    vocoder = Vocoder.from_pretrained(folder / "vocoder") if (folder / "vocoder").is_dir() else None
+    separator = FlowSep(
+        unet=unet,
+        codec=load_codec(folder / "vae"),
+        text=load_text(folder, index["_text"]),
+        vocoder=vocoder,
+        mel=MelConfig(**read_json(folder / "feature_extractor" / "preprocessor_config.json")),
+        flow=FlowConfig(**scheduler["flow"]),
+        sampling=SamplingConfig(**scheduler["sampling"]),
+        name=index["_name"],
+    )
+    return separator.eval().requires_grad_(False)
+
+
+def load_text(folder: Path, values: dict[str, Any]) -> Any:
+    """The text encoder of a model folder: its own, or the hub's where the folder names one (each part on its own)."""
+    import torch
+    from transformers import AutoTokenizer, T5EncoderModel
+
+    from flowsep.text import TextConfig, TextEncoder, load_tokenizer
+
+    config = TextConfig(**values)
+    try:
+        if (folder / "text_encoder").is_dir():
+            model = T5EncoderModel.from_pretrained(folder / "text_encoder", dtype=torch.float32, local_files_only=True)
+        else:
+            model = T5EncoderModel.from_pretrained(config.hub, dtype=torch.float32)
+        if (folder / "tokenizer").is_dir():
+            tokenizer = load_tokenizer(folder / "tokenizer")
+        else:
+            tokenizer = AutoTokenizer.from_pretrained(config.hub)
+    except (OSError, ValueError) as error:
+        if config.hub is None:
+            raise
+        raise ModelError(
+            f"the model needs the text encoder {config.hub} from the hub, which cannot be had; connect once, or put it "
+            "into the model folder as text_encoder/ and tokenizer/"
+        ) from error
+    return TextEncoder(model, tokenizer, config)
+
+
+def save_separator(separator: FlowSep, folder: Path, training: dict[str, Any] | None = None) -> None:
+    """Write a model folder, through a temporary name; weights keep their precision. Replaces an earlier one."""
+    import shutil
+
+    partial = folder.parent / f".{folder.name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    separator.unet.save_pretrained(partial / "unet")
+    separator.codec.save_pretrained(partial / "vae")
+    if separator.vocoder is not None:
+        separator.vocoder.save_pretrained(partial / "vocoder")
+    separator.text.model.save_pretrained(partial / "text_encoder")
+    separator.text.tokenizer.save_pretrained(partial / "tokenizer")
+    write_settings(
+        partial,
+        name=separator.name,
+        text=asdict(separator.text.config),
+        mel=asdict(separator.mel),
+        flow=asdict(separator.flow),
+        sampling=asdict(separator.sampling),
+        codec=type(getattr(separator.codec, "autoencoder", separator.codec)).__name__,
+        vocoder=separator.vocoder is not None,
+    )
+    if training:
+        write_json(partial / "training.json", training)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(partial, folder)
+
+
+def write_settings(
+    folder: Path,
+    name: str,
+    text: dict[str, Any],
+    mel: dict[str, Any],
+    flow: dict[str, Any],
+    sampling: dict[str, Any],
+    codec: str,
+    vocoder: bool,
+) -> None:
+    """The JSON files of a model folder that hold no weights."""
+    from flowsep import __version__
+
+    index: dict[str, Any] = {"_class_name": "FlowSep", "_name": name, "_flowsep_version": __version__, "_text": text}
+    index["unet"] = ["diffusers", "AudioLDM2UNet2DConditionModel"]
+    index["vae"] = ["diffusers", "AutoencoderKL"] if codec == "AutoencoderKL" else ["vae", codec]
+    index["text_encoder"] = ["transformers", "T5EncoderModel"]
+    index["tokenizer"] = ["transformers", "PreTrainedTokenizerFast"]
+    if vocoder:
+        index["vocoder"] = ["vocoder", "BigVGAN"]
+    write_json(folder / "model_index.json", index)
+    write_json(folder / "feature_extractor" / "preprocessor_config.json", mel)
+    write_json(folder / "scheduler" / "scheduler_config.json", {"flow": flow, "sampling": sampling})
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """One JSON object; ModelError names the file that is missing."""
+    if not path.is_file():
+        raise ModelError(f"the model folder lacks {path.parent.name}/{path.name}")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """One JSON object, readable."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

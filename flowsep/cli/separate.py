@@ -1,0 +1,226 @@
+"""`flowsep separate`: described sounds out of recordings, onto the disk."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flowsep.errors import PartialFailure, UsageError
+from flowsep.flow import SOLVER_NAMES
+from flowsep.naming import FileJob, plan_outputs, refuse_outputs
+from flowsep.protocol import RENDERINGS, SampleOptions
+
+if TYPE_CHECKING:
+    from flowsep.files import LoadedModel
+    from flowsep.longform import Progress
+
+FORMATS = ("wav", "flac")
+DTYPES = ("float32", "bfloat16", "float16")
+LONGEST_TEXT = 1000  # characters; every text model here reads far less
+
+
+def separate(
+    context: typer.Context,
+    mix: Annotated[list[Path], typer.Argument(metavar="MIX", help="Audio files: wav, flac, ogg, opus, mp3, aiff.")],
+    text: Annotated[list[str], typer.Option(help="What to take out, in words. Repeat it for several sounds.")],
+    steps: Annotated[int | None, typer.Option(min=1, help="Solver steps. [default: the model's]")] = None,
+    solver: Annotated[str | None, typer.Option(help=f"{', '.join(SOLVER_NAMES)}. [default: the model's]")] = None,
+    guidance: Annotated[float, typer.Option(help="Classifier-free guidance; 1 is none, others double the cost.")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the start noise.")] = 0,
+    rtol: Annotated[float, typer.Option(help="Relative tolerance of dopri5.")] = 1e-3,
+    atol: Annotated[float, typer.Option(help="Absolute tolerance of dopri5.")] = 1e-3,
+    model: Annotated[str, typer.Option(help="Name, folder or hub id of a model.")] = "small",
+    render: Annotated[str | None, typer.Option(help="mixture or vocoder. [default: the model's]")] = None,
+    residual: Annotated[bool, typer.Option("--residual", help="Write what remains, too.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    dtype: Annotated[str | None, typer.Option(help=f"{', '.join(DTYPES)}. [default: the device's]")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of the outputs.")] = Path("."),
+    format: Annotated[str, typer.Option(help="wav (32-bit float) or flac (24 bit).")] = "wav",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of paths.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")] = False,
+    plot: Annotated[bool, typer.Option("--plot", help="Write a PNG of mixture, target and residual.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
+) -> None:
+    """Take described sounds out of recordings.
+
+    For each MIX and each text it writes {name}.{text}.wav, the residual and a picture where asked for, and a JSON file
+    with every setting. Outputs keep the rate, channels and length of the input. Paths go to stdout, all else to
+    stderr.
+    """
+    texts = [checked_text(one) for one in text]
+    choose("solver", solver, SOLVER_NAMES)
+    choose("render", render, RENDERINGS)
+    choose("format", format, FORMATS)
+    choose("dtype", dtype, DTYPES)
+    check_device(device)
+    check_numbers(guidance, rtol, atol)
+    options = SampleOptions(steps, solver, guidance, seed, render, rtol, atol)
+    jobs = plan_outputs(mix, texts, output, format, residual, plot)
+    refuse_outputs(jobs, overwrite)
+    batch = Batch(model, device, dtype, options, format, overwrite, as_json, quiet, verbose=bool(context.obj))
+    batch.run(jobs)
+
+
+@dataclass
+class Batch:
+    """Several files with the same settings and one model, loaded when the first file has been read."""
+
+    model: str
+    device: str
+    dtype: str | None
+    options: SampleOptions
+    format: str
+    overwrite: bool
+    as_json: bool
+    quiet: bool
+    verbose: bool = False
+    loaded: LoadedModel | None = None
+
+    def run(self, jobs: Sequence[FileJob]) -> None:
+        """Separate every file and print what was written; a failed file does not stop the others.
+
+        One file's error is raised as it is; of several, a PartialFailure at the end. A model that cannot be loaded
+        raises at once.
+        """
+        documents: list[dict[str, Any]] = []
+        failed = 0
+        for job in jobs:
+            try:
+                found = self.one(job)
+            except ModelNotLoaded as error:
+                raise error.reason from error.reason.__cause__
+            except Exception as error:
+                if len(jobs) == 1:
+                    raise
+                failed += 1
+                documents.append(report_failure(job.source, error, self.verbose))
+                continue
+            documents += found
+            if not self.as_json:
+                print_paths(found)
+        if self.as_json:
+            print(json.dumps(documents[0] if len(documents) == 1 else documents, indent=2, ensure_ascii=False))
+        if failed:
+            raise PartialFailure(f"{failed} of {len(jobs)} files failed; the others are done")
+
+    def one(self, job: FileJob) -> list[dict[str, Any]]:
+        """Separate one file; returns its documents. What is wrong with the file shows before the model is loaded."""
+        from flowsep.audio import read_audio
+        from flowsep.files import separate_file
+
+        audio = read_audio(job.source)
+        if self.loaded is None:
+            self.loaded = self.load()
+            warn_truncated(self.loaded.separator, job.texts)
+        with bar(job.source.name, self.quiet) as progress:
+            return separate_file(self.loaded, job, audio, self.options, self.format, self.overwrite, progress)
+
+    def load(self) -> LoadedModel:
+        """The model with its description; says on stderr what runs where."""
+        from flowsep.files import load_model
+
+        try:
+            loaded = load_model(self.model, self.device, self.dtype)
+        except Exception as error:
+            raise ModelNotLoaded(error) from error
+        if not self.quiet:
+            where = f"{loaded.device}, {loaded.dtype}"
+            print(f"flowsep: model {loaded.id} on {where}, loaded in {loaded.load_seconds:.1f} s", file=sys.stderr)
+        return loaded
+
+
+class ModelNotLoaded(Exception):
+    """Carries the reason past the handling of errors that concern one file only."""
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+def checked_text(text: str) -> str:
+    """The query with its white space tidied; UsageError where it is empty or no query at all."""
+    if len(text) > LONGEST_TEXT:
+        limit = f"at most {LONGEST_TEXT} are allowed"
+        raise UsageError(f"--text has {len(text)} characters, {limit}; describe one sound in a sentence")
+    if not text.strip():
+        raise UsageError('--text is empty; describe the sound to take out, for example --text "a dog barking"')
+    return " ".join(text.split())
+
+
+def choose(name: str, value: str | None, known: Sequence[str]) -> None:
+    """UsageError that lists what is known, unless `value` is among it or was not given."""
+    if value is not None and value not in known:
+        raise UsageError(f"unknown {name} {value!r}; choose from {', '.join(known)}")
+
+
+def check_device(device: str) -> None:
+    """UsageError for a device that no machine has."""
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
+        raise UsageError(f"unknown device {device!r}; choose from auto, cpu, cuda, cuda:N, mps")
+
+
+def check_numbers(guidance: float, rtol: float, atol: float) -> None:
+    """UsageError for a guidance or tolerance that no solver can use."""
+    if not math.isfinite(guidance) or guidance < 0:
+        raise UsageError(f"--guidance must be a number of at least 0, not {guidance}")
+    for name, value in (("--rtol", rtol), ("--atol", atol)):
+        if not math.isfinite(value) or value <= 0:
+            raise UsageError(f"{name} must be above 0, not {value}")
+
+
+def warn_truncated(separator: object, texts: Sequence[str]) -> None:
+    """Say on stderr which queries are longer than the text encoder reads; separators without one read all."""
+    encoder = getattr(separator, "text", None)
+    if encoder is None or not hasattr(encoder, "token_count"):
+        return
+    limit = encoder.config.max_length
+    for text in texts:
+        count = encoder.token_count(text)
+        if count > limit:
+            begin = text if len(text) <= 40 else f"{text[:40]}..."
+            print(f"flowsep: warning: {begin!r} has {count} tokens and is cut to the model's {limit}", file=sys.stderr)
+
+
+@contextmanager
+def bar(name: str, quiet: bool) -> Iterator[Progress]:
+    """A progress bar on stderr, where that is a terminal; gives the callback that moves it."""
+    from tqdm import tqdm
+
+    with tqdm(desc=name, file=sys.stderr, leave=False, disable=quiet or not sys.stderr.isatty()) as line:
+
+        def progress(stage: str, done: int, total: int) -> None:
+            line.set_description_str(f"{name}: {stage}", refresh=False)
+            line.total, line.n = total, done
+            line.refresh()
+
+        yield progress
+
+
+def print_paths(documents: Sequence[dict[str, Any]]) -> None:
+    """The written files on stdout, one per line."""
+    for document in documents:
+        paths = [output["path"] for output in document["outputs"]] + [document["plot"], document["sidecar"]]
+        for path in paths:
+            if path is not None:
+                print(path, flush=True)
+
+
+def report_failure(source: Path, error: Exception, verbose: bool) -> dict[str, Any]:
+    """Print one file's error on stderr, and return its entry in the JSON list."""
+    from flowsep.cli import explain
+
+    if verbose:
+        traceback.print_exception(error)
+    message, code = explain(error)
+    print(f"flowsep: error: {message}", file=sys.stderr)
+    return {"input": {"path": str(source)}, "error": {"message": message, "exit_code": code}}

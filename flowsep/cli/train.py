@@ -1,0 +1,46 @@
+"""`flowsep train vae|flow CONFIG [key=value ...]`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Train a model, stage by stage.", no_args_is_help=True)
+
+Config = Annotated[str, typer.Argument(help="A YAML file, or the name of one in configs/ (small, flowsep).")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="Changes such as flow_stage.steps=1000.")]
+Data = Annotated[Path, typer.Option("--data", help="Manifest CSV, or a folder of clips named by class.")]
+Run = Annotated[Path, typer.Option("--run", help="Folder of checkpoints, logs and the result; an old run is resumed.")]
+Minutes = Annotated[float | None, typer.Option("--max-minutes", help="Stop (and save) after so long.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
+
+
+@app.command()
+def vae(config: Config, overrides: Overrides = None, *, data: Data, run: Run, max_minutes: Minutes = None, quiet: Quiet = False) -> None:
+    """The mel VAE; writes RUN/vae."""
+    from flowsep.config import load_config
+    from flowsep.training.recipes import train_vae
+
+    typer.echo(train_vae(load_config(config, overrides or ()), data, run, max_minutes, quiet))
+
+
+@app.command()
+def flow(
+    config: Config,
+    overrides: Overrides = None,
+    *,
+    data: Data,
+    run: Run,
+    vae: Annotated[Path | None, typer.Option("--vae", help="Folder written by `flowsep train vae`.")] = None,
+    vocoder: Annotated[Path | None, typer.Option("--vocoder", help="Saved vocoder to include in the model.")] = None,
+    captions: Annotated[Path | None, typer.Option("--captions", help="CSV with a caption column, for the tokenizer.")] = None,
+    max_minutes: Minutes = None,
+    quiet: Quiet = False,
+) -> None:
+    """The UNet and, if it is our own, the text encoder; writes the model folder RUN/model."""
+    from flowsep.config import load_config
+    from flowsep.training.recipes import train_flow
+
+    typer.echo(train_flow(load_config(config, overrides or ()), data, run, vae, vocoder, captions, max_minutes, quiet))

@@ -1,0 +1,130 @@
+"""All settings of a model and of its training, nested dataclasses; YAML meets code here once.
+
+The defaults are FlowSep at official size; a YAML file in configs/ says only what differs. Unknown keys are errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from flowsep.data.dataset import DataConfig
+from flowsep.errors import UsageError
+from flowsep.flow.path import FlowConfig
+from flowsep.text import TextConfig
+from flowsep.unet import UNetConfig
+from vae.model import CodecConfig
+from vocoder.model import VocoderConfig
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """What a saved model does unless told otherwise."""
+
+    steps: int = 10
+    solver: str = "euler"
+    render: str = "vocoder"  # mixture | vocoder
+    window_frames: int = 1024  # mel frames per window: 10.24 s
+    frame_multiple: int = 1024  # shorter input is padded with silence to a multiple of it; FlowSep always sees 10.24 s
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """One training stage: optimiser, schedule, length."""
+
+    steps: int = 100_000
+    batch_size: int = 4
+    learning_rate: float = 5e-5
+    final_learning_rate: float = 1.0  # at the end of the decay, as a share; 1.0 = constant, as FlowSep
+    decay_share: float = 0.0  # the last share of the steps in which the rate falls to it, along a cosine
+    warmup: int = 1000  # steps
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    ema: float = 0.9999  # upper bound; decay_n = min(ema, (1 + n) / (10 + n))
+    precision: str = "no"  # no | bf16 | fp16: accelerate's mixed precision
+    checkpoint_steps: int = 500
+    log_steps: int = 20
+    media_steps: int = 2000  # mel figures and audio for TensorBoard
+
+
+@dataclass(frozen=True)
+class FlowLossConfig:
+    """Weights of the flow's training loss. FlowSep's: mean squared error of the velocity, nothing else."""
+
+    flow: float = 1.0  # mean squared error on the latent
+    mel: float = 0.0  # energy-weighted L1 on the decoded log-mels
+    mask: float = 0.0  # energy-weighted L1 between the rendering mask and the ideal one
+    snr: float = 0.0  # log error energy of the rendered spectrogram, which is what SI-SDR sees
+    start_share: float = 0.0  # share of items at t = 0, the one-step case; the others are uniform in 0..1
+    condition_dropout: float = 0.1  # per item: the query is replaced by the empty caption
+
+
+@dataclass(frozen=True)
+class VAELossConfig:
+    """Weights of the VAE's training loss."""
+
+    kl: float = 1e-4
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything: what the model is (first block) and how it is trained (second)."""
+
+    name: str = "flowsep"
+    codec: CodecConfig = field(default_factory=CodecConfig)
+    text: TextConfig = field(default_factory=TextConfig)
+    unet: UNetConfig = field(default_factory=UNetConfig)
+    flow: FlowConfig = field(default_factory=FlowConfig)
+    vocoder: VocoderConfig = field(default_factory=VocoderConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+
+    data: DataConfig = field(default_factory=DataConfig)
+    vae_stage: StageConfig = field(default_factory=StageConfig)
+    vae_loss: VAELossConfig = field(default_factory=VAELossConfig)
+    flow_stage: StageConfig = field(default_factory=StageConfig)
+    flow_loss: FlowLossConfig = field(default_factory=FlowLossConfig)
+    seed: int = 0
+
+
+def config_path(name: Path | str) -> Path:
+    """The file of a configuration: a path as given, or the name of one in configs/ (installed as flowsep/configs)."""
+    if Path(name).suffix in {".yaml", ".yml"} or Path(name).exists():
+        return Path(name)
+    package = Path(__file__).parent
+    folders = [folder for folder in (package / "configs", package.parent / "configs") if folder.is_dir()]
+    for folder in folders:
+        if (folder / f"{name}.yaml").exists():
+            return folder / f"{name}.yaml"
+    known = sorted({file.stem for folder in folders for file in folder.glob("*.yaml")})
+    raise UsageError(f"unknown configuration {str(name)!r}; give a YAML file or one of {', '.join(known)}")
+
+
+def load_config(name: Path | str, overrides: Sequence[str] = ()) -> ModelConfig:
+    """Dataclass defaults, then the YAML file, then key.sub=value. Raises UsageError for unknown keys or values."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    path = config_path(name)
+    for override in overrides:
+        if "=" not in override:
+            raise UsageError(f"cannot read the override {override!r}; write key.sub=value, for example flow_stage.steps=100")
+    try:
+        loaded = OmegaConf.merge(
+            OmegaConf.structured(ModelConfig), OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides))
+        )
+        config = OmegaConf.to_object(loaded)
+    except FileNotFoundError as error:
+        raise UsageError(f"no configuration file at {path}") from error
+    except (OmegaConfBaseException, ValueError, YAMLError) as error:
+        raise UsageError(f"{path}: {str(error).splitlines()[0]}") from error
+    assert isinstance(config, ModelConfig)
+    return config
+
+
+def save_config(config: ModelConfig, path: Path) -> None:
+    """Write the whole resolved configuration as YAML."""
+    from omegaconf import OmegaConf
+
+    OmegaConf.save(OmegaConf.structured(config), path)

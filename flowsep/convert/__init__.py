@@ -1,0 +1,1 @@
+"""Other people's checkpoints -> model folders: safe reading, renaming, checking, streaming out."""

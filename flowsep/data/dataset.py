@@ -1,0 +1,187 @@
+"""Training items: clips, mixing and a seed -> mixture, target, residual and caption. Item n depends on (seed, n) only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+from torch.utils.data import Dataset
+
+from flowsep.data.manifest import Clip
+from flowsep.data.mixing import Audio, change_speed, equalise, limit_together, mix_at_snr, place, reverberate, room
+from flowsep.data.synth import SYNTH_KINDS, synthesise
+from flowsep.errors import InputError
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """How training mixtures are drawn. The defaults are FlowSep's: whole 10.24 s, two sources, -15..15 dB."""
+
+    crop_seconds: float = 10.24
+    snr_db: tuple[float, float] = (-15.0, 15.0)  # uniform
+    gain_db: float = 6.0  # of the whole mixture after normalisation, uniform in +-gain_db
+    class_power: float = 0.5  # classes are drawn with probability ~ clips ** power
+    three_sources: float = 0.0  # share of items with a second interferer
+    target_alone: float = 0.0
+    target_absent: float = 0.0
+    augment: float = 0.0  # probability of each of speed, equaliser and reverberation per source
+    synthetic: float = 0.0  # share of sources taken from the project's own synthesised sounds
+    commercial_only: bool = True  # skip clips marked non-commercial
+    phrasings: bool = True  # add the wordings of flowsep/data/phrasings.csv to a clip's own captions
+
+
+def load_clip(path: Any, sample_rate: int) -> Audio:
+    """One file as mono float16 at `sample_rate`: half precision keeps hours of clips in memory at 11 bits."""
+    try:
+        audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except (OSError, soundfile.LibsndfileError) as error:
+        raise InputError(f"cannot read the clip {path}: {error}; remove its row from the manifest") from error
+    mono = audio.mean(axis=1)
+    return (mono if rate == sample_rate else soxr.resample(mono, rate, sample_rate)).astype(np.float16)
+
+
+class MixtureDataset(Dataset[dict[str, Any]]):
+    """Mixtures on the fly; `dataset[n]` for any n >= 0 is a dict of mixture, target, residual (T,) and text."""
+
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        config: DataConfig,
+        sample_rate: int,
+        seed: int,
+        phrasings: dict[str, tuple[str, ...]] | None = None,
+    ) -> None:
+        if len({clip.family for clip in clips}) < 2:
+            raise InputError(
+                "training needs clips of at least two families (classes that are not confused); add sounds"
+            )
+        self.config, self.sample_rate, self.seed = config, sample_rate, seed
+        self.length = round(config.crop_seconds * sample_rate)
+        with ThreadPoolExecutor() as pool:
+            self.audio = list(pool.map(lambda clip: load_clip(clip.path, sample_rate), clips))
+        self.members: dict[str, list[int]] = {}
+        self.captions: dict[str, tuple[str, ...]] = {}
+        self.family: dict[str, str] = {}
+        for index, clip in enumerate(clips):
+            self.members.setdefault(clip.label, []).append(index)
+            self.captions[clip.label] = tuple(dict.fromkeys(self.captions.get(clip.label, ()) + clip.captions))
+            self.family[clip.label] = clip.family
+        for label, texts in (phrasings or {}).items():
+            if label in self.captions:
+                self.captions[label] = tuple(dict.fromkeys(self.captions[label] + texts))
+        self.labels = sorted(self.members)
+        weights = np.array([len(self.members[label]) for label in self.labels], float) ** config.class_power
+        self.weights = weights / weights.sum()
+        self.synthetic = sorted(SYNTH_KINDS) if config.synthetic else []
+
+    def __len__(self) -> int:
+        return 2**31 - 1  # items are drawn, not stored
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        rng = np.random.default_rng([self.seed, index])
+        kind = rng.random()
+        share = self.config
+        target, label = self.source(rng, excluded=set())
+        used = {self.family_of(label)}
+        caption_label = label
+        if kind < share.target_alone:
+            other = np.zeros_like(target)
+        else:
+            other, other_label = self.source(rng, used)
+            used.add(self.family_of(other_label))
+            if kind < share.target_alone + share.three_sources:
+                third, _ = self.source(rng, used)
+                other = mix_at_snr(other, third, rng.uniform(-6, 6))[0]
+            if kind > 1 - share.target_absent:  # what was the target joins the rest; the query names something else
+                other = mix_at_snr(target, other, rng.uniform(*share.snr_db))[0]
+                target = np.zeros_like(target)
+                caption_label = self.draw_label(rng, used)
+        _, other = mix_at_snr(target, other, rng.uniform(*share.snr_db))
+        target, other = normalise_together(target, other, 10 ** (rng.uniform(-share.gain_db, share.gain_db) / 20))
+        captions = self.captions_of(caption_label)
+        text = captions[rng.integers(len(captions))]
+        return {
+            "mixture": torch.from_numpy(target + other),
+            "target": torch.from_numpy(target),
+            "residual": torch.from_numpy(other),
+            "text": text,
+        }
+
+    def family_of(self, label: str) -> str:
+        """Family of a class of clips or of synthesised sounds."""
+        return self.family[label] if label in self.family else SYNTH_KINDS[label].family
+
+    def captions_of(self, label: str) -> tuple[str, ...]:
+        """All wordings of a class."""
+        return self.captions[label] if label in self.captions else SYNTH_KINDS[label].captions
+
+    def draw_label(self, rng: np.random.Generator, excluded: set[str]) -> str:
+        """A class whose family is not excluded."""
+        while True:
+            label = self.labels[rng.choice(len(self.labels), p=self.weights)]
+            if self.family[label] not in excluded:
+                return label
+
+    def source(self, rng: np.random.Generator, excluded: set[str]) -> tuple[Audio, str]:
+        """One sound (T,) on its canvas and its class, from a family that is not excluded."""
+        kinds = [kind for kind in self.synthetic if SYNTH_KINDS[kind].family not in excluded]
+        if kinds and rng.random() < self.config.synthetic:
+            label = kinds[rng.integers(len(kinds))]
+            clip = synthesise(
+                label, 1.25 * self.length / self.sample_rate, int(rng.integers(1_000_000)), self.sample_rate
+            )
+        else:
+            label = self.draw_label(rng, excluded)
+            members = self.members[label]
+            clip = self.audio[members[rng.integers(len(members))]].astype(np.float32)
+        return self.crop(self.augment(clip, rng), rng), label
+
+    def augment(self, clip: Audio, rng: np.random.Generator) -> Audio:
+        """Speed 0.87..1.15, equaliser +-8 dB and a synthetic room, each with the configured probability."""
+        chosen = rng.random(3) < self.config.augment
+        longest = int(1.2 * self.length)
+        if len(clip) > longest:  # treat only what the crop can use
+            start = rng.integers(len(clip) - longest + 1)
+            clip = clip[start : start + longest]
+        if chosen[0]:
+            clip = change_speed(clip, float(np.exp(rng.uniform(-0.14, 0.14))))
+        if chosen[1]:
+            clip = equalise(clip, rng.uniform(-8, 8, size=5).astype(np.float32))
+        if chosen[2] and rng.random() < 0.5:
+            clip = reverberate(clip, room(rng, self.sample_rate))
+        return clip
+
+    def crop(self, clip: Audio, rng: np.random.Generator) -> Audio:
+        """A random part, or the whole clip at a random place; of four tries the first that holds enough energy."""
+        mean_energy = float(np.dot(clip, clip)) / max(1, len(clip))
+        placed = np.zeros(self.length, np.float32)
+        for _ in range(4):
+            slack = len(clip) - self.length
+            offset = -int(rng.integers(slack + 1)) if slack > 0 else int(rng.integers(-slack + 1))
+            placed = place(clip, offset, self.length)
+            if float(np.dot(placed, placed)) >= 0.25 * mean_energy * min(self.length, len(clip)):
+                break
+        return placed
+
+
+def normalise_together(target: Audio, other: Audio, gain: float) -> tuple[Audio, Audio]:
+    """Target and other by one factor that brings the mixture's peak to 0.5 * gain (FlowSep's loader, then the gain)."""
+    peak = float(np.abs(target + other).max(initial=0.0))
+    factor = np.float32(0.5 * gain / peak) if peak > 0 else np.float32(1.0)
+    target, other = limit_together(target * factor, other * factor)
+    return target.astype(np.float32), other.astype(np.float32)
+
+
+def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Items as a batch: waveforms (B, T) and a list of texts."""
+    batch: dict[str, Any] = {
+        key: torch.stack([item[key] for item in items]) for key in ("mixture", "target", "residual")
+    }
+    batch["text"] = [item["text"] for item in items]
+    return batch

@@ -1,0 +1,100 @@
+"""Clip lists: a CSV (or JSON lines) file -> typed rows. The only reader of the file format.
+
+Columns: `path` (relative to the file's folder) and `class` are needed; `split` (train, valid, test; default train),
+`family` (classes that are easily confused; default the class itself), `caption_candidates` (separated by `;`; default
+the class name in words), `nc` (1 = non-commercial), `duration_s` and `recording_id` are used when present. A folder of
+sub-folders named by class works too.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from flowsep.errors import InputError
+
+AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif"}
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One recording of one kind of sound."""
+
+    path: Path
+    label: str  # the class
+    family: str
+    split: str
+    captions: tuple[str, ...]
+    non_commercial: bool = False
+
+
+def words(label: str) -> str:
+    """dog_bark -> dog bark."""
+    return label.replace("_", " ").replace("-", " ").strip()
+
+
+def read_manifest(path: Path | str) -> list[Clip]:
+    """Clips of a manifest file, or of a folder that has a manifest.csv or one sub-folder per class.
+
+    Raises InputError for a missing file, missing columns or an empty list. Audio files are not opened.
+    """
+    path = Path(path)
+    if path.is_dir():
+        manifest = path / "manifest.csv"
+        if not manifest.exists():
+            return _folder_clips(path)
+        path = manifest
+    if not path.exists():
+        raise InputError(f"no manifest at {path}; give a CSV with the columns path and class, or a folder of clips")
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = (
+            [json.loads(line) for line in file if line.strip()]
+            if path.suffix == ".jsonl"
+            else list(csv.DictReader(file))
+        )
+    if not rows:
+        raise InputError(f"{path} lists no clips")
+    missing = [name for name in ("path", "class") if name not in rows[0]]
+    if missing:
+        raise InputError(f"{path} lacks the column {' and '.join(missing)}; it has {', '.join(rows[0])}")
+    return [_clip(row, path.parent) for row in rows]
+
+
+def _clip(row: dict[str, str], root: Path) -> Clip:
+    label = row["class"].strip()
+    captions = tuple(text.strip() for text in (row.get("caption_candidates") or "").split(";") if text.strip())
+    return Clip(
+        path=root / row["path"],
+        label=label,
+        family=(row.get("family") or label).strip(),
+        split=(row.get("split") or "train").strip(),
+        captions=captions or (words(label),),
+        non_commercial=str(row.get("nc") or "0").strip() == "1",
+    )
+
+
+def _folder_clips(folder: Path) -> list[Clip]:
+    files = sorted(file for file in folder.glob("*/*") if file.suffix.lower() in AUDIO_SUFFIXES)
+    if not files:
+        raise InputError(
+            f"{folder} has neither a manifest.csv nor sub-folders with audio; name the sub-folders by class"
+        )
+    return [Clip(file, file.parent.name, file.parent.name, "train", (words(file.parent.name),)) for file in files]
+
+
+def select(clips: Iterable[Clip], split: str, commercial_only: bool) -> list[Clip]:
+    """Clips of one split, without the non-commercial ones if asked."""
+    return [clip for clip in clips if clip.split == split and not (commercial_only and clip.non_commercial)]
+
+
+def read_phrasings(path: Path | str, split: str = "train") -> dict[str, tuple[str, ...]]:
+    """Wordings of each class (columns class, split, text), of the split `train` or `held_out`."""
+    phrasings: dict[str, list[str]] = {}
+    with Path(path).open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            if row["split"] == split:
+                phrasings.setdefault(row["class"], []).append(row["text"])
+    return {label: tuple(texts) for label, texts in phrasings.items()}

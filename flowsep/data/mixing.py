@@ -1,0 +1,73 @@
+"""Mixtures from single sounds: pure functions of float32 arrays (T,) at one sample rate.
+
+Whatever is scaled is scaled together: mixture = target + residual holds at every return.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Audio = NDArray[np.float32]
+PEAK_LIMIT = 0.95
+
+
+def energy(audio: Audio) -> float:
+    """Sum of squares."""
+    return float(np.dot(audio, audio))
+
+
+def mix_at_snr(target: Audio, other: Audio, snr_db: float) -> tuple[Audio, Audio]:
+    """(mixture, scaled other) with 10 log10(sum target^2 / sum other^2) = snr_db; a silent part is left as it is."""
+    if energy(target) > 0 and energy(other) > 0:
+        other = (other * np.sqrt(energy(target) / energy(other) / 10 ** (snr_db / 10))).astype(np.float32)
+    return target + other, other
+
+
+def limit_together(*parts: Audio, limit: float = PEAK_LIMIT) -> tuple[Audio, ...]:
+    """All parts by one factor, so that none passes `limit`; unchanged where none does."""
+    peak = max(float(np.abs(part).max(initial=0.0)) for part in parts)
+    return tuple((part * np.float32(limit / peak)) if peak > limit else part for part in parts)
+
+
+def place(clip: Audio, offset: int, length: int) -> Audio:
+    """`clip` on a silent canvas of `length` samples from sample `offset` on; what runs past the ends is cut."""
+    canvas = np.zeros(length, np.float32)
+    start, stop = max(0, offset), min(length, offset + len(clip))
+    if stop > start:
+        canvas[start:stop] = clip[start - offset : stop - offset]
+    return canvas
+
+
+def change_speed(clip: Audio, factor: float) -> Audio:
+    """`clip` played `factor` times as fast (pitch moves along), by linear interpolation."""
+    count = int(len(clip) / factor)
+    return np.interp(np.arange(count) * factor, np.arange(len(clip)), clip).astype(np.float32)
+
+
+def equalise(clip: Audio, gains_db: Audio) -> Audio:
+    """`clip` under a smooth equaliser: gains in dB at equally spaced points of a square-root frequency axis."""
+    size = 1 << (len(clip) - 1).bit_length()  # other lengths can take ten times as long
+    spectrum = np.fft.rfft(clip, size)
+    axis = np.sqrt(np.linspace(0, 1, len(spectrum), dtype=np.float32))
+    gain = 10 ** (np.interp(axis, np.linspace(0, 1, len(gains_db)), gains_db) / 20)
+    return np.fft.irfft(spectrum * gain.astype(np.float32), size)[: len(clip)].astype(np.float32)
+
+
+def reverberate(clip: Audio, impulse: Audio) -> Audio:
+    """`clip` convolved with an impulse response, cut to its length, at its own energy."""
+    size = len(clip) + len(impulse) - 1
+    size = 1 << (size - 1).bit_length()
+    wet = np.fft.irfft(np.fft.rfft(clip, size) * np.fft.rfft(impulse, size), size)[: len(clip)].astype(np.float32)
+    wet_energy = energy(wet)
+    return (wet * np.sqrt(energy(clip) / wet_energy)).astype(np.float32) if wet_energy > 0 else wet
+
+
+def room(rng: np.random.Generator, sample_rate: int) -> Audio:
+    """A synthetic room: a direct sound and an exponentially decaying noise tail, T60 0.1 to 0.6 s."""
+    decay = rng.uniform(0.1, 0.6)
+    count = int(decay * sample_rate)
+    tail = rng.standard_normal(count) * 10 ** (-3 * np.arange(count) / count)
+    tail *= rng.uniform(0.2, 1.0) / max(1e-9, np.sqrt((tail**2).sum()))
+    tail[0] = 1.0
+    return tail.astype(np.float32)

@@ -1,0 +1,1 @@
+"""Metrics, mixture recipes and the run over them."""

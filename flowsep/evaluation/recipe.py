@@ -1,0 +1,137 @@
+"""Fixed mixture lists: a CSV that says which clips are mixed where and how loud -> the same waveforms everywhere.
+
+Columns: id, target_path, interferer_path, target_offset_s, interferer_offset_s, snr_db, query, target_class,
+interferer_class, length_s. The rule is that of the data pack's README: clips on silent canvases at round(offset *
+16000), the interferer scaled to the SNR over the whole canvas, all three scaled by one factor if a peak passes 0.95.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from flowsep.data.manifest import Clip
+from flowsep.data.mixing import Audio, limit_together, mix_at_snr, place
+from flowsep.errors import InputError, UsageError
+
+SAMPLE_RATE = 16000
+
+
+@dataclass(frozen=True)
+class MixtureRow:
+    """One row of a recipe."""
+
+    id: str
+    target_path: str
+    interferer_path: str
+    target_offset_s: float
+    interferer_offset_s: float
+    snr_db: float
+    query: str
+    target_class: str
+    interferer_class: str
+    length_s: float
+
+
+def read_recipe(path: Path | str) -> list[MixtureRow]:
+    """Rows of a recipe CSV; InputError for a missing file, column or number."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"no recipe at {path}; give a CSV such as mixtures_test.csv")
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file))
+    if not rows:
+        raise InputError(f"{path} lists no mixtures")
+    missing = [column.name for column in fields(MixtureRow) if column.name not in rows[0]]
+    if missing:
+        raise InputError(f"{path} lacks the column {' and '.join(missing)}; it has {', '.join(rows[0])}")
+    numbers = {column.name for column in fields(MixtureRow) if column.type == "float"}
+    try:
+        return [
+            MixtureRow(**{f.name: float(row[f.name]) if f.name in numbers else row[f.name] for f in fields(MixtureRow)})
+            for row in rows
+        ]
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path} has a row with a missing or non-numeric value: {error}") from error
+
+
+def write_recipe(path: Path | str, rows: Sequence[MixtureRow]) -> None:
+    """Write rows as a recipe CSV."""
+    with Path(path).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [column.name for column in fields(MixtureRow)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(row) for row in rows)
+
+
+def read_clip(path: Path) -> Audio:
+    """One clip as mono float32 at 16 kHz."""
+    from flowsep.data.dataset import load_clip
+
+    return load_clip(path, SAMPLE_RATE).astype(np.float32)
+
+
+def render_row(row: MixtureRow, root: Path) -> tuple[Audio, Audio, Audio]:
+    """(mixture, target, interferer), each float32 (T,) at 16 kHz."""
+    length = round(row.length_s * SAMPLE_RATE)
+    target = place(read_clip(root / row.target_path), round(row.target_offset_s * SAMPLE_RATE), length)
+    other = place(read_clip(root / row.interferer_path), round(row.interferer_offset_s * SAMPLE_RATE), length)
+    mixture, other = mix_at_snr(target, other, row.snr_db)
+    mixture, target, other = limit_together(mixture, target, other)
+    return mixture, target, other
+
+
+def interferer_query(row: MixtureRow, clips: dict[str, Clip]) -> str:
+    """A caption of the interferer: the first candidate of its clip, or its class in words."""
+    clip = clips.get(row.interferer_path)
+    return clip.captions[0] if clip else row.interferer_class.replace("_", " ")
+
+
+def draw_recipe(clips: Sequence[Clip], root: Path, count: int, seed: int, length_s: float = 5.0) -> list[MixtureRow]:
+    """`count` mixtures of two families, SNR uniform in -5..5 dB, clips of at least 1.5 s, every class as a target in turn.
+
+    The overlap is at least 1 s and 60 % of the shorter clip, as in the data pack's test list.
+    """
+    import soundfile
+
+    rng = np.random.default_rng(seed)
+    long_enough: dict[str, list[tuple[Clip, float]]] = {}
+    for clip in clips:
+        duration = min(length_s, soundfile.info(clip.path).duration)
+        if duration >= 1.5:
+            long_enough.setdefault(clip.label, []).append((clip, duration))
+    labels = sorted(long_enough)
+    if len({long_enough[label][0][0].family for label in labels}) < 2:
+        raise UsageError("a recipe needs clips of at least two families that last 1.5 s or more")
+    rows: list[MixtureRow] = []
+    order: list[str] = []
+    while len(rows) < count:
+        order = order or [labels[i] for i in rng.permutation(len(labels))]
+        target, target_s = long_enough[order[-1]][rng.integers(len(long_enough[order[-1]]))]
+        other_label = labels[rng.integers(len(labels))]
+        other, other_s = long_enough[other_label][rng.integers(len(long_enough[other_label]))]
+        if other.family == target.family:
+            continue
+        starts = [round(float(rng.uniform(0, length_s - duration)), 3) for duration in (target_s, other_s)]
+        overlap = min(starts[0] + target_s, starts[1] + other_s) - max(starts)
+        if overlap < max(1.0, 0.6 * min(target_s, other_s)):
+            continue
+        order.pop()
+        rows.append(
+            MixtureRow(
+                id=f"v{len(rows):03d}",
+                target_path=target.path.relative_to(root).as_posix(),
+                interferer_path=other.path.relative_to(root).as_posix(),
+                target_offset_s=starts[0],
+                interferer_offset_s=starts[1],
+                snr_db=round(float(rng.uniform(-5, 5)), 2),
+                query=target.captions[rng.integers(len(target.captions))],
+                target_class=target.label,
+                interferer_class=other.label,
+                length_s=length_s,
+            )
+        )
+    return rows

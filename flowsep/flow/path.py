@@ -1,0 +1,88 @@
+"""The straight path from start to target, its velocity, and the training loss.
+
+t = 0 is the start (noise, or the mixture plus noise), t = 1 is the target. One letter per axis: latents are
+(B, K * C, S, F) with K streams of C channels, the target first and then, if the model has it, the residual.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+STREAMS = {"target": 1, "target+residual": 2}
+
+
+@dataclass(frozen=True)
+class FlowConfig:
+    """What the flow is. The defaults are FlowSep's: noise to target, velocity prediction, one stream."""
+
+    start: str = "noise"  # noise | mixture: t = 0 is noise alone, or the mixture latent plus sigma * noise
+    predict: str = "velocity"  # velocity | target: what the network's output means
+    streams: str = "target"  # target | target+residual
+    sigma: float = 1.0  # standard deviation of the noise in the start
+    sigma_min: float = 1e-4  # noise left at t = 1 (flowsep-reference section 6)
+    mask_exponent: float = 1.0  # p of the rendering mask target^p / (target^p + residual^p)
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("start", ("noise", "mixture")), ("predict", ("velocity", "target")), ("streams", STREAMS)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"unknown flow.{name} {getattr(self, name)!r}; choose from {', '.join(allowed)}")
+
+    @property
+    def stream_count(self) -> int:
+        """Number of streams that flow together."""
+        return STREAMS[self.streams]
+
+
+def seeded_noise(shape: tuple[int, ...] | torch.Size, seeds: list[int]) -> Tensor:
+    """Standard normal noise (len(seeds), *shape), on the CPU, one generator per item."""
+    return torch.stack([torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+
+
+def start_of(mixture: Tensor, noise: Tensor, config: FlowConfig) -> Tensor:
+    """State at t = 0, (B, K * C, S, F): mixture is the latent (B, C, S, F), noise (B, K * C, S, F) standard normal."""
+    if config.start == "noise":
+        return config.sigma * noise
+    return mixture.repeat(1, config.stream_count, 1, 1) + config.sigma * noise
+
+
+def expand_time(t: Tensor, x: Tensor) -> Tensor:
+    """t () or (B,) shaped to multiply x (B, ...)."""
+    return t.to(x).reshape(-1, *[1] * (x.ndim - 1))
+
+
+def state_at(t: Tensor, start: Tensor, target: Tensor, sigma_min: float) -> Tensor:
+    """x_t = (1 - (1 - sigma_min) t) start + t target, t (B,)."""
+    t = expand_time(t, start)
+    return (1 - (1 - sigma_min) * t) * start + t * target
+
+
+def velocity_target(start: Tensor, target: Tensor, sigma_min: float) -> Tensor:
+    """d x_t / dt = target - (1 - sigma_min) start."""
+    return target - (1 - sigma_min) * start
+
+
+def as_velocity(output: Tensor, t: Tensor, x: Tensor, config: FlowConfig) -> Tensor:
+    """Velocity at (t, x) from the network's output.
+
+    A predicted target y gives (y - x) / (1 - t), the straight line to it (sigma_min is neglected). It has no value at
+    t = 1; the sampler takes its last step with Euler, which never asks for it.
+    """
+    if config.predict == "velocity":
+        return output
+    return (output - x) / (1 - expand_time(t, x))
+
+
+def as_target(output: Tensor, t: Tensor, x: Tensor, config: FlowConfig) -> Tensor:
+    """The network's present estimate of the state at t = 1."""
+    if config.predict == "target":
+        return output
+    return x + (1 - expand_time(t, x)) * output
+
+
+def flow_matching_loss(output: Tensor, start: Tensor, target: Tensor, config: FlowConfig) -> Tensor:
+    """Mean squared error per item (B,) of the network's output: FlowSep's loss where it predicts the velocity."""
+    goal = target if config.predict == "target" else velocity_target(start, target, config.sigma_min)
+    return (output - goal).square().flatten(1).mean(1)

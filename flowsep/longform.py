@@ -1,0 +1,186 @@
+"""Recordings of any length, rate and channel count through a separator that sees one mono window at its own rate.
+
+The windows overlap and are joined with fades that sum to one. A separator that renders by masking the mixture has its
+masks joined, and the joined mask is applied once to the original channels at their own rate: what is joined never
+beats, and everything above the model's band stays in phase with the input.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flowsep.audio import AudioWarning, downmix, resample
+from flowsep.errors import InputError, ModelError, UsageError
+from flowsep.protocol import SampleOptions, Separation, TextSeparator
+
+OVERLAP = 0.1  # of a window, between neighbours
+QUERIES_AT_ONCE = 4  # batch of one window: bounds the memory, not the number of queries
+SHORTEST = 0.1  # seconds; anything shorter is padded with zeros for the model and cut again
+
+Progress = Callable[[str, int, int], None]  # stage, done, total
+
+
+@dataclass
+class LongSeparation:
+    """One query's share of a recording, at the recording's own rate, channels and length.
+
+    residual = recording - target, as computed in float32.
+    """
+
+    target: Tensor  # (C, T)
+    residual: Tensor  # (C, T)
+    nfe: int  # network calls, summed over the windows
+    seconds: dict[str, float] = field(default_factory=dict)  # wall clock per stage, shared by the queries of one call
+    settings: dict[str, Any] = field(default_factory=dict)  # every option as resolved
+    windows: int = 1
+
+
+def separate_audio(
+    separator: TextSeparator,
+    audio: Tensor,
+    sample_rate: int,
+    texts: Sequence[str],
+    options: SampleOptions | None = None,
+    progress: Progress | None = None,
+) -> list[LongSeparation]:
+    """audio (C, T) float32 at `sample_rate` Hz -> one LongSeparation per text, sample-exact in length.
+
+    `progress(stage, done, total)` is called with stage "separate" after each batch of a window and "render" after each
+    query; what it raises stops the work. Digital silence comes back as silence with an AudioWarning. Non-finite
+    output of the model raises ModelError.
+    """
+    if not texts:
+        raise UsageError("no query; describe the sound to take out")
+    if audio.dim() != 2 or audio.shape[-1] == 0:
+        raise InputError(f"audio must be (channels, samples) with at least one sample, not {tuple(audio.shape)}")
+    report = progress or (lambda stage, done, total: None)
+    if not audio.any():
+        warnings.warn("the input is digital silence; the outputs are silent too", AudioWarning, stacklevel=2)
+        return [LongSeparation(torch.zeros_like(audio), torch.zeros_like(audio), nfe=0, windows=0) for _ in texts]
+    length = audio.shape[-1]
+    padded = torch.nn.functional.pad(audio, (0, max(0, round(SHORTEST * sample_rate) - length)))
+    clock = time.perf_counter()
+    mono = resample(downmix(padded)[None], sample_rate, separator.sample_rate)[0]  # (T at the separator's rate,)
+    resampling = time.perf_counter() - clock
+    joined = _separate_windows(separator, mono, texts, options, report)
+    joined.seconds = {"resample": resampling, **joined.seconds}
+    return [_render(separator, joined, query, padded, sample_rate, length, report) for query in range(len(texts))]
+
+
+@dataclass
+class _Joined:
+    """What the windows add up to: masks (Q, N, M), or waveforms (Q, T) where the separator gave no masks."""
+
+    values: Tensor
+    masked: bool
+    nfe: list[int]
+    settings: list[dict[str, Any]]
+    seconds: dict[str, float]
+    windows: int
+
+
+def window_starts(length: int, window: int, overlap: int, hop: int) -> list[int]:
+    """First samples of the windows that cover `length` samples: multiples of `hop`, evenly spread, as few as possible.
+
+    Neighbours share at least `overlap` samples. The last window ends at `length`, up to `hop` - 1 samples short of
+    `window`; a recording no longer than `window` is one window.
+    """
+    if length <= window:
+        return [0]
+    last = -(-(length - window) // hop)  # in hops, as below; rounded up
+    stride = max(1, (window - overlap) // hop)
+    count = -(-last // stride)
+    return [index * last // count * hop for index in range(count + 1)]
+
+
+def window_weights(index: int, starts: Sequence[int], window: int, overlap: int, positions: Tensor) -> Tensor:
+    """Weight of window `index` at `positions`, in samples from the start of the recording; all windows sum to 1.
+
+    Neighbours change over in the middle of what they share, linearly over `overlap` samples: away from the edges,
+    where a window knows one side only.
+    """
+    weights = torch.ones_like(positions)
+    for earlier, sign in ((index - 1, 1.0), (index, -1.0)):  # fade in after the window before, out before the one after
+        if 0 <= earlier < len(starts) - 1:
+            middle = (starts[earlier + 1] + starts[earlier] + window) / 2
+            weights = weights * (0.5 + sign * (positions - middle) / overlap).clamp(0, 1)
+    return weights
+
+
+def _separate_windows(
+    separator: TextSeparator, mono: Tensor, texts: Sequence[str], options: SampleOptions | None, report: Progress
+) -> _Joined:
+    """mono (T,) at the separator's rate -> the joined masks or waveforms of all queries."""
+    hop = separator.sample_rate // 100  # masks live on 10 ms frames
+    window, overlap = separator.window, max(1, round(OVERLAP * separator.window))
+    starts = window_starts(len(mono), window, overlap, hop)
+    queries = range(len(texts))
+    batches = [queries[first : first + QUERIES_AT_ONCE] for first in queries[::QUERIES_AT_ONCE]]
+    joined: _Joined | None = None
+    for index, start in enumerate(starts):
+        piece = mono[start : start + window]
+        for number, batch in enumerate(batches):
+            found = separator.separate(piece.expand(len(batch), -1), [texts[query] for query in batch], options)
+            joined = joined or _empty(found, len(texts), len(mono), hop, len(starts))
+            step, offset = (hop, start // hop) if joined.masked else (1, start)
+            values = (found.mask if joined.masked else found.target).detach().to("cpu", torch.float32)
+            count = values.shape[1]
+            positions = start + step * torch.arange(count, dtype=torch.float64)
+            weights = window_weights(index, starts, window, overlap, positions).float()  # (N,) or (T,)
+            weights = weights[:, None] if joined.masked else weights
+            joined.values[batch.start : batch.stop, offset : offset + count] += weights * values
+            _account(joined, batch, found)
+            report("separate", index * len(batches) + number + 1, len(starts) * len(batches))
+    assert joined is not None
+    return joined
+
+
+def _empty(found: Separation, queries: int, length: int, hop: int, windows: int) -> _Joined:
+    """Zeros to add the windows to, of the kind that the first window's result has."""
+    masked = found.mask is not None
+    shape = (queries, length // hop + 1, found.mask.shape[-1]) if masked else (queries, length)
+    return _Joined(torch.zeros(shape), masked, [0] * queries, [{} for _ in range(queries)], {}, windows)
+
+
+def _account(joined: _Joined, batch: range, found: Separation) -> None:
+    """Add one call's network calls and seconds to the sums."""
+    for query in batch:
+        joined.nfe[query] += found.nfe
+        joined.settings[query] = dict(found.settings)
+    for stage, seconds in found.seconds.items():
+        joined.seconds[stage] = joined.seconds.get(stage, 0.0) + seconds
+
+
+def _render(
+    separator: TextSeparator,
+    joined: _Joined,
+    query: int,
+    audio: Tensor,
+    sample_rate: int,
+    length: int,
+    report: Progress,
+) -> LongSeparation:
+    """The joined mask or waveform of one query -> target and residual like audio (C, T), cut to `length` samples."""
+    clock = time.perf_counter()
+    values = joined.values[query]
+    if joined.masked:
+        from flowsep.render import apply_mask
+
+        target = apply_mask(audio, values, sample_rate, separator.mel)
+    else:
+        wave = resample(values[None], separator.sample_rate, sample_rate, audio.shape[-1])
+        target = wave.expand_as(audio).clone()
+    if not torch.isfinite(target).all():
+        raise ModelError("the model gave NaN or infinity; try --dtype float32, more --steps or another --solver")
+    target = target[:, :length]
+    report("render", query + 1, len(joined.values))
+    seconds = {**joined.seconds, "render": time.perf_counter() - clock}
+    residual = audio[:, :length] - target
+    return LongSeparation(target, residual, joined.nfe[query], seconds, joined.settings[query], joined.windows)

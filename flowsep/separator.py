@@ -1,0 +1,254 @@
+"""FlowSep: the whole chain, audio to audio, in one method."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flowsep.config import ModelConfig, SamplingConfig
+from flowsep.errors import ModelError, UsageError
+from flowsep.flow.grids import uniform
+from flowsep.flow.guidance import Counted, guided
+from flowsep.flow.path import FlowConfig, as_velocity, seeded_noise, start_of
+from flowsep.flow.solvers import ADAPTIVE, SOLVERS, Velocity, euler
+from flowsep.protocol import RENDERINGS, SampleOptions, Separation
+from flowsep.render import band_mask, bin_weights, stft_mask
+from flowsep.text import TextEncoder, TextState
+from flowsep.unet import call_unet
+from vae.model import Codec
+from vocoder.mel import MelConfig, mel_filterbank, mel_of_magnitude, stft
+from vocoder.model import Vocoder
+
+ADAPTIVE_END = 0.95  # where an adaptive solver hands over to the last Euler step of a target-predicting model
+
+
+class Stopwatch:
+    """Wall-clock seconds per stage; waits for the device, so that a stage's work is counted where it was started."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.seconds = device, {}
+        self.last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        """Book the time since the last lap under `stage`."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        now = time.perf_counter()
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self.last
+        self.last = now
+
+
+def normalise(mixture: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(normalised, mean, gain) of mixture (B, T): normalised = (mixture - mean) * gain peaks at 0.5.
+
+    FlowSep's loader (flowsep-reference section 1); mean and gain (B, 1) let the level be put back.
+    """
+    mean = mixture.mean(-1, keepdim=True)
+    centred = mixture - mean
+    gain = 0.5 / (centred.abs().amax(-1, keepdim=True) + 1e-8)
+    return centred * gain, mean, gain
+
+
+class FlowSep(nn.Module):
+    """A rectified flow from noise (or the mixture) to the described sound, in a mel latent. A `TextSeparator`."""
+
+    def __init__(
+        self,
+        unet: nn.Module,
+        codec: nn.Module,
+        text: TextEncoder,
+        vocoder: Vocoder | None,
+        mel: MelConfig,
+        flow: FlowConfig,
+        sampling: SamplingConfig,
+        name: str = "flowsep",
+    ) -> None:
+        super().__init__()
+        if vocoder is not None and vocoder.config.mel != mel:
+            raise ModelError(f"the vocoder was made for another mel ({vocoder.config.mel}) than the model ({mel})")
+        self.unet, self.codec, self.text, self.vocoder = unet, codec, text, vocoder
+        self.mel, self.flow, self.sampling, self.name = mel, flow, sampling, name
+        self.register_buffer("filterbank", mel_filterbank(mel), persistent=False)
+        frequencies = torch.arange(mel.n_fft // 2 + 1) * mel.sample_rate / mel.n_fft
+        self.register_buffer("bin_weights", bin_weights(frequencies, mel), persistent=False)
+
+    @classmethod
+    def of_parts(
+        cls, config: ModelConfig, unet: nn.Module, codec: nn.Module, text: TextEncoder, vocoder: Vocoder | None
+    ) -> FlowSep:
+        """From freshly built or trained parts and their configuration."""
+        return cls(unet, codec, text, vocoder, config.vocoder.mel, config.flow, config.sampling, config.name)
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str, device: str = "auto", dtype: torch.dtype | None = None) -> FlowSep:
+        """The model saved in `folder` (see `flowsep.checkpoint`)."""
+        from flowsep.checkpoint import load_separator
+
+        return load_separator(folder, device, dtype)
+
+    def save_pretrained(self, folder: Path | str, training: dict[str, Any] | None = None) -> None:
+        """Write a model folder: one sub-folder per component, safetensors (see `flowsep.checkpoint`)."""
+        from flowsep.checkpoint import save_separator
+
+        save_separator(self, Path(folder), training)
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz."""
+        return self.mel.sample_rate
+
+    @property
+    def window(self) -> int:
+        """Samples that the network sees at once."""
+        return self.sampling.window_frames * self.mel.hop_length
+
+    @property
+    def defaults(self) -> SampleOptions:
+        """What options left at None become."""
+        return SampleOptions(steps=self.sampling.steps, solver=self.sampling.solver, render=self.sampling.render)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.filterbank.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the network; mels and waveforms stay float32."""
+        return next(self.unet.parameters()).dtype
+
+    def resolve(self, options: SampleOptions | None) -> SampleOptions:
+        """Options with the model's defaults filled in; UsageError for what does not exist."""
+        options = options or SampleOptions()
+        fields = ("steps", "solver", "render")
+        chosen = {name: getattr(self.defaults, name) for name in fields if getattr(options, name) is None}
+        options = replace(options, **chosen)
+        if options.steps < 1:
+            raise UsageError(f"steps must be at least 1, not {options.steps}")
+        if options.solver not in SOLVERS:
+            raise UsageError(f"unknown solver {options.solver!r}; choose from {', '.join(SOLVERS)}")
+        if options.render not in RENDERINGS:
+            raise UsageError(f"unknown rendering {options.render!r}; choose from {', '.join(RENDERINGS)}")
+        if options.render == "vocoder" and self.vocoder is None:
+            raise UsageError(f"the model {self.name!r} has no vocoder; use the mixture rendering")
+        return options
+
+    @torch.inference_mode()
+    def separate(
+        self, mixture: Tensor, texts: Sequence[str], options: SampleOptions | None = None
+    ) -> Separation:
+        """mixture (B, T) float32 at `sample_rate`, T up to `window`, one text each -> target and residual (B, T).
+
+        The level is the mixture's: the mean and the gain that the network's input was normalised by are put back.
+        Raises UsageError for shapes or options that do not fit.
+        """
+        options = self.resolve(options)
+        if mixture.ndim != 2 or len(texts) != len(mixture) or not 0 < mixture.shape[1] <= self.window:
+            raise UsageError(
+                f"separate takes (B, T) with T from 1 to {self.window} samples and B texts, not {tuple(mixture.shape)} "
+                f"and {len(texts)}; use flowsep.longform for longer audio"
+            )
+        clock = Stopwatch(self.device)
+        mixture = mixture.to(self.device, torch.float32)
+        normalised, mean, gain = normalise(mixture)
+        spectrum = stft(self.pad(normalised), self.mel)
+        source_mel = self.log_mel(spectrum)
+        clock.lap("mel")
+        source = self.codec.encode(source_mel.to(self.dtype))
+        clock.lap("encode")
+        text = self.text.encode(texts)
+        empty = self.text.unconditional(len(texts)) if options.guidance != 1 else None
+        clock.lap("text")
+        shape = (source.shape[1] * self.flow.stream_count, *source.shape[2:])
+        noise = seeded_noise(shape, [options.seed] * len(texts)).to(source)  # the same in any batch
+        latent, nfe = self.generate(source, text, empty, noise, options)
+        clock.lap("sampler")
+        mels = [self.codec.decode(stream).float() for stream in latent.chunk(self.flow.stream_count, dim=1)]
+        clock.lap("decode")
+        target, mask = self.render(mels, source_mel, mixture, mean, gain, options)
+        clock.lap("render")
+        settings = {**asdict(options), "device": str(self.device), "dtype": str(self.dtype).removeprefix("torch.")}
+        return Separation(target, mixture - target, nfe, clock.seconds, settings, mask)
+
+    def generate(
+        self, source: Tensor, text: TextState, empty: TextState | None, noise: Tensor, options: SampleOptions
+    ) -> tuple[Tensor, int]:
+        """Follow the flow: latent (B, K * C, S, F) at t = 1 and network calls per item.
+
+        source (B, C, S, F) is the mixture's latent, noise (B, K * C, S, F) standard normal; `empty` is the
+        unconditional text, needed when guidance is not 1.
+        """
+        if options.solver in ADAPTIVE and len(source) > 1:  # error control must not couple the items of a batch
+            rows = [slice(i, i + 1) for i in range(len(source))]
+            solved = [
+                self.generate(source[r], _rows(text, r), _rows(empty, r), noise[r], options) for r in rows
+            ]
+            return torch.cat([latent for latent, _ in solved]), round(sum(n for _, n in solved) / len(solved))
+        conditioned = Counted(self.velocity(source, text))
+        unconditioned = Counted(self.velocity(source, empty)) if empty is not None else conditioned
+        velocity = guided(conditioned, unconditioned, options.guidance)
+        start = start_of(source, noise, self.flow)
+        latent = self.solve(velocity, start, options)
+        return latent, conditioned.calls + (unconditioned.calls if empty is not None else 0)
+
+    def velocity(self, source: Tensor, text: TextState) -> Velocity:
+        """The network as a velocity of (t, x)."""
+        network = partial(call_unet, self.unet, mixture=source, text=text)
+        return lambda t, x: as_velocity(network(t, x), t, x, self.flow)
+
+    def solve(self, velocity: Velocity, start: Tensor, options: SampleOptions) -> Tensor:
+        """State at t = 1. A target-predicting model has no velocity at t = 1: its last step is Euler's, whatever the solver."""
+        solver = SOLVERS[options.solver]
+        if options.solver in ADAPTIVE:
+            solver = partial(solver, rtol=options.rtol, atol=options.atol)
+        times = uniform(options.steps).to(start)
+        if self.flow.predict == "velocity" or options.solver == "euler":
+            return solver(velocity, start, times)
+        if options.solver in ADAPTIVE:
+            times = torch.tensor([0.0, ADAPTIVE_END, 1.0]).to(start)
+        before_last = solver(velocity, start, times[:-1]) if len(times) > 2 else start
+        return euler(velocity, before_last, times[-2:])
+
+    def render(
+        self, mels: list[Tensor], source_mel: Tensor, mixture: Tensor, mean: Tensor, gain: Tensor, options: SampleOptions
+    ) -> tuple[Tensor, Tensor | None]:
+        """Waveform (B, T) at the mixture's level from the generated mels, and the band mask if that was used."""
+        length = mixture.shape[-1]
+        if options.render == "vocoder":
+            audio = self.vocoder.audio(mels[0].to(self.dtype), length).float()
+            return audio / gain + mean, None
+        residual = mels[1] if len(mels) > 1 else None
+        mask = band_mask(mels[0], residual, source_mel, self.flow.mask_exponent)
+        frames = length // self.mel.hop_length + 1
+        mask = mask[:, :frames]
+        if mask.shape[1] < frames:  # the frame after the last whole one: hold the gain
+            mask = torch.cat([mask, mask[:, -1:]], dim=1)
+        padded = nn.functional.pad(mixture, (0, max(0, self.mel.n_fft - length)))
+        spectrum = stft(padded, self.mel)
+        gains = stft_mask(mask, self.bin_weights)
+        gains = nn.functional.pad(gains, (0, spectrum.shape[-1] - gains.shape[-1]), mode="replicate")
+        window = torch.hann_window(self.mel.win_length, device=mixture.device)
+        target = torch.istft(
+            spectrum * gains, self.mel.n_fft, self.mel.hop_length, self.mel.win_length, window, length=padded.shape[-1]
+        )
+        return target[:, :length], mask
+
+    def log_mel(self, spectrum: Tensor) -> Tensor:
+        """Log-mel (B, N, M) of a padded spectrum, without its last frame: N is a multiple of frame_multiple."""
+        return mel_of_magnitude(spectrum[..., :-1].abs(), self.mel, self.filterbank)
+
+    def pad(self, audio: Tensor) -> Tensor:
+        """Audio (B, T) with silence up to the next multiple of frame_multiple frames. FlowSep: always 10.24 s."""
+        unit = self.sampling.frame_multiple * self.mel.hop_length
+        return nn.functional.pad(audio, (0, -audio.shape[-1] % unit))
+
+
+def _rows(text: TextState | None, rows: slice) -> TextState | None:
+    return None if text is None else TextState(text.hidden[rows], text.mask[rows])

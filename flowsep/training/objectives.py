@@ -1,0 +1,162 @@
+"""What is minimised: modules that turn a batch of waveforms into a loss and its parts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flowsep.config import ModelConfig
+from flowsep.flow.path import as_target, flow_matching_loss, start_of, state_at
+from flowsep.render import band_mask, bin_weights, stft_mask
+from flowsep.text import TextEncoder, TextState
+from flowsep.unet import call_unet
+from vae.loss import kl_divergence, reconstruction_loss
+from vae.model import MelVAE
+from vocoder.mel import MelConfig, mel_filterbank, mel_of_magnitude, stft
+
+SNR_FLOOR = 1e-3  # -30 dB: below it the snr loss stops rewarding
+
+
+class FrontEnd(nn.Module):
+    """Waveforms -> cropped spectra and log-mels, with constants kept as buffers."""
+
+    def __init__(self, config: MelConfig, frame_multiple: int) -> None:
+        super().__init__()
+        self.config, self.frame_multiple = config, frame_multiple
+        self.register_buffer("filterbank", mel_filterbank(config), persistent=False)
+
+    def spectrum(self, audio: Tensor) -> Tensor:
+        """Complex spectrum (B, bins, N) of audio (B, T), N = T // hop cut to the frame multiple."""
+        frames = audio.shape[-1] // self.config.hop_length
+        return stft(audio, self.config)[..., : frames // self.frame_multiple * self.frame_multiple]
+
+    def log_mel(self, spectrum: Tensor) -> Tensor:
+        """Log-mel (B, N, M); digital silence is the floor, never 0."""
+        return mel_of_magnitude(spectrum.abs(), self.config, self.filterbank)
+
+
+class VAEObjective(nn.Module):
+    """L1 reconstruction of target and mixture mels plus KL."""
+
+    def __init__(self, codec: MelVAE, config: ModelConfig) -> None:
+        super().__init__()
+        self.codec, self.kl = codec, config.vae_loss.kl
+        self.front_end = FrontEnd(config.vocoder.mel, codec.stride * 4)
+
+    def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        mel = self.front_end.log_mel(self.front_end.spectrum(torch.cat([batch["target"], batch["mixture"]])))
+        mean, logvar = self.codec.posterior(mel)
+        sampled = mean + torch.exp(0.5 * logvar) * torch.randn_like(mean)
+        decoded = self.codec.autoencoder.decode(sampled).sample[:, 0].float()
+        reconstruction = reconstruction_loss(decoded, mel)
+        kl = kl_divergence(mean.float(), logvar.float())
+        parts = {
+            "reconstruction": reconstruction,
+            "kl": kl,
+            "mel_error_db": (decoded - mel).abs().mean() * 8.686,
+            "latent_std": mean.std(),
+        }
+        return reconstruction + self.kl * kl, parts
+
+
+class FlowObjective(nn.Module):
+    """The rectified flow's loss on the latent, and optionally on what the rendering makes of its estimate."""
+
+    def __init__(self, unet: nn.Module, text: TextEncoder, codec: nn.Module, config: ModelConfig) -> None:
+        super().__init__()
+        self.unet, self.text = unet, text
+        self.codec = codec.requires_grad_(False).eval()
+        if config.text.hub is not None:
+            self.text.requires_grad_(False).eval()  # FlowSep's Flan-T5 is frozen
+        self.flow, self.weights = config.flow, config.flow_loss
+        multiple = codec.stride * 2 ** (len(config.unet.channels) - 1)
+        self.front_end = FrontEnd(config.vocoder.mel, multiple)
+        mel = config.vocoder.mel
+        frequencies = torch.arange(mel.n_fft // 2 + 1) * mel.sample_rate / mel.n_fft
+        self.register_buffer("bin_weights", bin_weights(frequencies, mel), persistent=False)
+
+    def trainable(self) -> list[nn.Parameter]:
+        """Parameters that the optimiser moves."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    def train(self, mode: bool = True) -> FlowObjective:
+        super().train(mode)
+        self.codec.eval()
+        if not any(parameter.requires_grad for parameter in self.text.parameters()):
+            self.text.eval()
+        return self
+
+    def text_state(self, texts: list[str]) -> TextState:
+        """Text states with condition dropout per item; a dropped caption is the empty one (reference section 4)."""
+        dropped = torch.rand(len(texts)) < self.weights.condition_dropout
+        state = self.text.encode(["" if drop else text for text, drop in zip(texts, dropped.tolist(), strict=True)])
+        if not self.text.config.pad_to_max:
+            return state
+        keep = torch.where(dropped.to(state.mask.device)[:, None], torch.ones_like(state.mask), state.mask)
+        return TextState(state.hidden, keep)
+
+    def draw_times(self, count: int) -> Tensor:
+        """t (B,): start_share of the items at 0, the others uniform in 0..1."""
+        t = torch.rand(count)
+        return torch.where(torch.rand(count) < self.weights.start_share, torch.zeros_like(t), t)
+
+    def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        with torch.no_grad():
+            mixture, target = (self.front_end.spectrum(batch[key]) for key in ("mixture", "target"))
+            spectra = [target, mixture - target][: self.flow.stream_count]
+            mels = [self.front_end.log_mel(spectrum) for spectrum in spectra]
+            mixture_mel = self.front_end.log_mel(mixture)
+            latent = torch.cat([self.codec.encode(mel) for mel in mels], dim=1)  # (B, K * C, S, F)
+            source = self.codec.encode(mixture_mel)
+            start = start_of(source, torch.randn(latent.shape).to(latent), self.flow)
+            t = self.draw_times(len(latent)).to(latent)
+            x = state_at(t, start, latent, self.flow.sigma_min)
+        output = call_unet(self.unet, t, x, source, self.text_state(batch["text"])).float()
+        loss = flow_matching_loss(output, start, latent, self.flow).mean()
+        parts = {"flow": loss}
+        total = self.weights.flow * loss
+        if self.weights.mel or self.weights.mask or self.weights.snr:
+            estimate = as_target(output, t, x, self.flow)
+            rendered = rendering_losses(
+                self.decode_streams(estimate), mels, mixture_mel, mixture, target, self.bin_weights, self.flow.mask_exponent
+            )
+            parts.update(rendered)
+            total = total + sum(getattr(self.weights, name) * value for name, value in rendered.items())
+        return total, parts
+
+    def decode_streams(self, latent: Tensor) -> list[Tensor]:
+        """Log-mels (B, N, M) of each stream of a latent (B, K * C, S, F)."""
+        return [self.codec.decode(stream) for stream in latent.chunk(self.flow.stream_count, dim=1)]
+
+
+def rendering_losses(
+    estimates: list[Tensor],
+    mels: list[Tensor],
+    mixture_mel: Tensor,
+    mixture: Tensor,
+    target: Tensor,
+    weights: Tensor,
+    exponent: float,
+) -> dict[str, Tensor]:
+    """Losses on the decoded estimates and on the mask that they make.
+
+    mel: L1 on the log-mels, each cell weighted 0.1..1 by how far the mixture stands above the floor there.
+    mask: L1 between the rendering mask and the ideal one, weighted by the mixture's magnitude.
+    snr: log10 of the error energy of the masked spectrum over the mixture's, floored at -30 dB (a thresholded SNR).
+    """
+    audible = ((mixture_mel + 9.0) / 8.0).clamp(0.1, 1.0)
+    mel_loss = sum(((e - m).abs() * audible).mean() for e, m in zip(estimates, mels, strict=True)) / len(mels)
+    pair = [*estimates, None][:2]
+    ideal_pair = [*mels, None][:2]
+    mask = band_mask(pair[0], pair[1], mixture_mel, exponent)
+    ideal = band_mask(ideal_pair[0], ideal_pair[1], mixture_mel, exponent)
+    loudness = mixture_mel.exp()
+    mask_loss = (((mask - ideal).abs() * loudness).sum((1, 2)) / loudness.sum((1, 2)).clamp(min=1e-6)).mean()
+    error = (stft_mask(mask, weights) * mixture - target).abs().square().sum((1, 2))
+    reference = mixture.abs().square().sum((1, 2)).clamp(min=1e-6)
+    snr_loss = torch.log10(error / reference + SNR_FLOOR).mean()
+    return {"mel": mel_loss, "mask": mask_loss, "snr": snr_loss}
+
+

@@ -1,0 +1,113 @@
+"""The synthesised sounds: reproducible, distinct, levelled, and spectrally what their names say."""
+
+from __future__ import annotations
+
+import csv
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flowsep.data.synth import DEMO_SEEDS, PEAK, SYNTH_KINDS, synthesise
+from flowsep.errors import UsageError
+
+RATE = 16000
+
+
+def magnitudes(sound: np.ndarray) -> np.ndarray:
+    return np.abs(np.fft.rfft(sound))
+
+
+def centroid(kind: str) -> float:
+    """Mean spectral centroid in Hz over a few seeds."""
+    frequencies = np.fft.rfftfreq(4 * RATE, 1 / RATE)
+    spectra = [magnitudes(synthesise(kind, 4.0, seed)) for seed in range(8)]
+    return float(np.mean([(frequencies * s**2).sum() / (s**2).sum() for s in spectra]))
+
+
+def flatness(kind: str) -> float:
+    """Geometric over arithmetic mean of the power spectrum, mean over seeds: 0 a pure tone, 0.56 white noise."""
+    powers = [magnitudes(synthesise(kind, 4.0, seed))[200:] ** 2 + 1e-12 for seed in range(8)]
+    return float(np.mean([np.exp(np.log(p).mean()) / p.mean() for p in powers]))
+
+
+@pytest.mark.parametrize("kind", SYNTH_KINDS)
+def test_a_sound_is_a_function_of_its_seed(kind):
+    first = synthesise(kind, 2.0, 5)
+    np.testing.assert_array_equal(first, synthesise(kind, 2.0, 5))
+    other = synthesise(kind, 2.0, 6)
+    assert abs(np.corrcoef(first, other)[0, 1]) < 0.9
+
+
+@pytest.mark.parametrize("kind", SYNTH_KINDS)
+@pytest.mark.parametrize("rate", [8000, 16000, 44100])
+def test_length_peak_and_type_are_as_promised(kind, rate):
+    for seconds, seed in ((0.001, 0), (0.37, 1), (10.24, DEMO_SEEDS[0])):
+        sound = synthesise(kind, seconds, seed, rate)
+        assert sound.shape == (round(seconds * rate),)
+        assert sound.dtype == np.float32
+        assert np.isfinite(sound).all()
+        if seconds > 0.1:
+            assert np.abs(sound).max() == pytest.approx(PEAK, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", SYNTH_KINDS)
+def test_every_seed_is_heard_within_three_seconds(kind):
+    for seed in range(100, 130):
+        assert np.sqrt(np.mean(synthesise(kind, 3.0, seed) ** 2)) > 0.004
+
+
+def test_spectral_centres_are_ordered_as_the_sounds_are():
+    engine, wind, siren, rain, birds = (
+        centroid(kind) for kind in ("car_engine", "wind", "siren", "rain", "chirping_birds")
+    )
+    assert engine < wind < siren < rain
+    assert siren < birds
+    assert engine < 400
+    assert birds > 2000
+
+
+def test_noisy_kinds_are_flatter_than_tonal_ones():
+    assert flatness("rain") > 10 * max(flatness("siren"), flatness("whistling"), flatness("alarm_beep"))
+
+
+def test_ticks_are_short_and_rain_is_continuous():
+    def crest(kind: str) -> float:
+        return float(np.median([PEAK / synthesise(kind, 4.0, seed).std() for seed in range(8)]))
+
+    assert crest("clock_tick") > 10
+    assert crest("siren") < 6
+
+
+def test_kinds_are_described_and_belong_to_families():
+    for name, kind in SYNTH_KINDS.items():
+        assert len(set(kind.captions)) >= 8, name
+        assert all(caption == caption.strip() and caption for caption in kind.captions)
+        assert kind.family
+
+
+def test_families_agree_with_the_training_manifest():
+    manifest = Path(__file__).parents[2] / "shared" / "data" / "manifest.csv"
+    if not manifest.exists():
+        pytest.skip("the training manifest is not part of the repository")
+    with manifest.open(newline="") as file:
+        families = {row["class"]: row["family"] for row in csv.DictReader(file)}
+    assert {name: families[name] for name in SYNTH_KINDS} == {n: k.family for n, k in SYNTH_KINDS.items()}
+
+
+def test_rendering_ten_seconds_is_quick():
+    for kind in SYNTH_KINDS:
+        took = []
+        for seed in range(3):
+            start = time.process_time()
+            synthesise(kind, 10.0, seed)
+            took.append(time.process_time() - start)
+        assert min(took) < 0.2, f"{kind} takes {min(took):.3f} s"  # about 0.02 s; the margin is for slow machines
+
+
+def test_unknown_kind_names_the_known_ones():
+    with pytest.raises(UsageError, match="choose from siren"):
+        synthesise("kazoo", 1.0, 0)
+    with pytest.raises(UsageError, match="at least one sample"):
+        synthesise("siren", 0.0, 0)
