@@ -83,7 +83,7 @@ def refuse_non_finite(audio: Audio) -> None:
     channel = int(bad[:, frame].nonzero()[0])
     count = int(bad.sum())
     raise InputError(
-        f"{audio.path} holds {count} sample{'s' * (count > 1)} that are NaN or infinite, the first at "
+        f"{audio.path} holds {count} NaN or infinite sample{'s' * (count > 1)}, the first at "
         f"{frame / audio.sample_rate:.3f} s (sample {frame}) of channel {channel + 1}; repair the file first"
     )
 

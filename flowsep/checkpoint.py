@@ -1,11 +1,11 @@
 """Model folders in the diffusers layout, and `load_separator`, which finds and loads one.
 
-    model_index.json                     class names per component, name and version
-    unet/, vae/                          config.json, diffusion_pytorch_model.safetensors (patches: config.json only)
-    vocoder/                             the same; absent where there is none
-    text_encoder/, tokenizer/            transformers layout; absent where model_index.json names a hub model instead
-    feature_extractor/preprocessor_config.json   the mel definition
-    scheduler/scheduler_config.json      path, prediction, streams, and the default sampling settings
+model_index.json                     class names per component, name and version
+unet/, vae/                          config.json, diffusion_pytorch_model.safetensors (patches: config.json only)
+vocoder/                             the same; absent where there is none
+text_encoder/, tokenizer/            transformers layout; absent where model_index.json names a hub model instead
+feature_extractor/preprocessor_config.json   the mel definition
+scheduler/scheduler_config.json      path, prediction, streams, and the default sampling settings
 """
 
 from __future__ import annotations
@@ -102,7 +102,9 @@ def load_folder(folder: Path) -> FlowSep:
 
     index = read_json(folder / "model_index.json")
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
-    unet = AudioLDM2UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32, local_files_only=True)
+    unet = AudioLDM2UNet2DConditionModel.from_pretrained(
+        folder / "unet", torch_dtype=torch.float32, local_files_only=True
+    )
     vocoder = Vocoder.from_pretrained(folder / "vocoder") if (folder / "vocoder").is_dir() else None
     separator = FlowSep(
         unet=unet,

@@ -89,7 +89,7 @@ class ModelConfig:
 
 def config_path(name: Path | str) -> Path:
     """The file of a configuration: a path as given, or the name of one in configs/ (installed as flowsep/configs)."""
-    if Path(name).suffix in {".yaml", ".yml"} or Path(name).exists():
+    if Path(name).suffix in {".yaml", ".yml"}:
         return Path(name)
     package = Path(__file__).parent
     folders = [folder for folder in (package / "configs", package.parent / "configs") if folder.is_dir()]
@@ -109,7 +109,9 @@ def load_config(name: Path | str, overrides: Sequence[str] = ()) -> ModelConfig:
     path = config_path(name)
     for override in overrides:
         if "=" not in override:
-            raise UsageError(f"cannot read the override {override!r}; write key.sub=value, for example flow_stage.steps=100")
+            raise UsageError(
+                f"cannot read the override {override!r}; write key.sub=value, for example flow_stage.steps=100"
+            )
     try:
         loaded = OmegaConf.merge(
             OmegaConf.structured(ModelConfig), OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides))

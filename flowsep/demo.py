@@ -86,7 +86,10 @@ def run_demo(
     example = build_example(seed)
     mixture = folder / "mixture.wav"
     [job] = plan_outputs([mixture], list(example.parts), folder, residual=True, plot=True)
-    references = {query.text: query.target.with_name(f"reference{query.target.name[7:]}") for query in job.queries}
+    references = {
+        query.text: query.target.with_name(query.target.name.replace("mixture", "reference", 1))
+        for query in job.queries
+    }
     claim(folder, [mixture, *references.values(), *job.paths()])
     write_audio(mixture, example.mixture, SAMPLE_RATE, overwrite=True)
     for text, path in references.items():

@@ -14,9 +14,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from flowsep import checkpoint
+from flowsep import __version__, checkpoint
 from flowsep.atomic import refuse_existing
 from flowsep.audio import SUBTYPES, Audio, downmix, write_audio
 from flowsep.errors import InputError
@@ -26,7 +27,7 @@ from flowsep.protocol import SampleOptions, TextSeparator
 
 SCHEMA_VERSION = 1
 SILENCE_DB = -200.0  # stands for zero: JSON has no infinity
-PACKAGES = ("flowsep", "torch", "diffusers", "transformers", "safetensors", "numpy", "soundfile", "soxr")
+PACKAGES = ("torch", "diffusers", "transformers", "safetensors", "numpy", "soundfile", "soxr")
 
 
 @dataclass(frozen=True)
@@ -42,15 +43,18 @@ class LoadedModel:
 
 
 def load_model(name: str, device: str = "auto", dtype: str | None = None) -> LoadedModel:
-    """Load a separator by name, folder or hub id, and find out what the sidecar says of it."""
+    """Load a separator by name, folder or hub id, and find out what the sidecar says of it.
+
+    dtype "float32", "bfloat16" or "float16"; None is the model's own. Errors as `load_separator`.
+    """
     clock = time.perf_counter()
-    separator = checkpoint.load_separator(name, device=device, dtype=dtype)
+    folder = checkpoint.find_model(name)
+    separator = checkpoint.load_separator(folder, device=device, dtype=getattr(torch, dtype) if dtype else None)
     seconds = time.perf_counter() - clock
-    folder = getattr(separator, "folder", None)
     return LoadedModel(
         separator=separator,
         id=name,
-        hash=weights_hash(Path(folder)) if folder is not None else None,
+        hash=weights_hash(folder),
         device=str(getattr(separator, "device", "cpu")),
         dtype=str(getattr(separator, "dtype", "float32")).removeprefix("torch."),
         load_seconds=seconds,
@@ -177,7 +181,7 @@ def sha256(path: Path) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide the result."""
-    found = {"python": platform.python_version()}
+    found = {"flowsep": __version__, "python": platform.python_version()}
     for package in PACKAGES:
         try:
             found[package] = version(package)

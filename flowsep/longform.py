@@ -52,7 +52,7 @@ def separate_audio(
 ) -> list[LongSeparation]:
     """audio (C, T) float32 at `sample_rate` Hz -> one LongSeparation per text, sample-exact in length.
 
-    `progress(stage, done, total)` is called with stage "separate" after each batch of a window and "render" after each
+    `progress(stage, done, total)` is called with stage "separate" after each batch of a window and "join" after each
     query; what it raises stops the work. Digital silence comes back as silence with an AudioWarning. Non-finite
     output of the model raises ModelError.
     """
@@ -71,7 +71,7 @@ def separate_audio(
     resampling = time.perf_counter() - clock
     joined = _separate_windows(separator, mono, texts, options, report)
     joined.seconds = {"resample": resampling, **joined.seconds}
-    return [_render(separator, joined, query, padded, sample_rate, length, report) for query in range(len(texts))]
+    return [_finish(separator, joined, query, padded, sample_rate, length, report) for query in range(len(texts))]
 
 
 @dataclass
@@ -158,7 +158,7 @@ def _account(joined: _Joined, batch: range, found: Separation) -> None:
         joined.seconds[stage] = joined.seconds.get(stage, 0.0) + seconds
 
 
-def _render(
+def _finish(
     separator: TextSeparator,
     joined: _Joined,
     query: int,
@@ -180,7 +180,7 @@ def _render(
     if not torch.isfinite(target).all():
         raise ModelError("the model gave NaN or infinity; try --dtype float32, more --steps or another --solver")
     target = target[:, :length]
-    report("render", query + 1, len(joined.values))
-    seconds = {**joined.seconds, "render": time.perf_counter() - clock}
+    report("join", query + 1, len(joined.values))
+    seconds = {**joined.seconds, "join": time.perf_counter() - clock}
     residual = audio[:, :length] - target
     return LongSeparation(target, residual, joined.nfe[query], seconds, joined.settings[query], joined.windows)

@@ -11,7 +11,8 @@ from pathlib import Path
 from flowsep.atomic import refuse_existing, refuse_unwritable
 from flowsep.errors import InputError
 
-SLUG_BYTES = 80  # of UTF-8; file systems allow 255 for the whole name
+NAME_BYTES = 255  # of UTF-8 in a file name: what common file systems allow
+SLUG_BYTES = 80  # of them for the query
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,10 @@ def refuse_outputs(jobs: Sequence[FileJob], overwrite: bool) -> None:
     for job in jobs:
         refuse_unwritable(job.folder)
         for path in job.paths():
+            if len(path.name.encode()) > NAME_BYTES:
+                raise InputError(
+                    f"the output name {path.name[:40]}... is too long for a file; shorten the input's name"
+                )
             if path.resolve() in sources:
                 raise InputError(f"{path} is an input and would be overwritten; choose another folder with -o")
             if str(path).casefold() in seen:

@@ -141,9 +141,7 @@ class FlowSep(nn.Module):
         return options
 
     @torch.inference_mode()
-    def separate(
-        self, mixture: Tensor, texts: Sequence[str], options: SampleOptions | None = None
-    ) -> Separation:
+    def separate(self, mixture: Tensor, texts: Sequence[str], options: SampleOptions | None = None) -> Separation:
         """mixture (B, T) float32 at `sample_rate`, T up to `window`, one text each -> target and residual (B, T).
 
         The level is the mixture's: the mean and the gain that the network's input was normalised by are put back.
@@ -187,9 +185,7 @@ class FlowSep(nn.Module):
         """
         if options.solver in ADAPTIVE and len(source) > 1:  # error control must not couple the items of a batch
             rows = [slice(i, i + 1) for i in range(len(source))]
-            solved = [
-                self.generate(source[r], _rows(text, r), _rows(empty, r), noise[r], options) for r in rows
-            ]
+            solved = [self.generate(source[r], _rows(text, r), _rows(empty, r), noise[r], options) for r in rows]
             return torch.cat([latent for latent, _ in solved]), round(sum(n for _, n in solved) / len(solved))
         conditioned = Counted(self.velocity(source, text))
         unconditioned = Counted(self.velocity(source, empty)) if empty is not None else conditioned
@@ -217,7 +213,13 @@ class FlowSep(nn.Module):
         return euler(velocity, before_last, times[-2:])
 
     def render(
-        self, mels: list[Tensor], source_mel: Tensor, mixture: Tensor, mean: Tensor, gain: Tensor, options: SampleOptions
+        self,
+        mels: list[Tensor],
+        source_mel: Tensor,
+        mixture: Tensor,
+        mean: Tensor,
+        gain: Tensor,
+        options: SampleOptions,
     ) -> tuple[Tensor, Tensor | None]:
         """Waveform (B, T) at the mixture's level from the generated mels, and the band mask if that was used."""
         length = mixture.shape[-1]

@@ -58,8 +58,8 @@ def bad_inputs(folder: Path) -> dict[str, tuple[Path, str]]:
         "not audio": (folder / "text.wav", "cannot be read as audio"),
         "no suffix": (folder / "no_suffix", "cannot be read as audio"),
         "no samples": (written(folder / "zero.wav", np.zeros((0, 1))), "holds no samples"),
-        "nan": (written(folder / "nan.wav", nan, subtype="FLOAT"), "2 samples that are NaN or infinite, the first at 0.050 s"),
-        "infinity": (written(folder / "inf.wav", infinite, subtype="FLOAT"), "1 sample that are NaN or infinite"),
+        "nan": (written(folder / "nan.wav", nan, subtype="FLOAT"), "2 NaN or infinite samples, the first at 0.050 s"),
+        "infinity": (written(folder / "inf.wav", infinite, subtype="FLOAT"), "1 NaN or infinite sample,"),
     }  # fmt: skip
 
 

@@ -1,5 +1,7 @@
 """Recordings of any length, rate and channels: exact in length, without seams, target + residual = recording."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -89,7 +91,7 @@ def test_windows_are_never_longer_than_the_separators_and_cover_everything():
         starts = window_starts(length, 16000, 1600, 160)
         assert starts[0] == 0 and all(start % 160 == 0 for start in starts)
         assert length <= starts[-1] + 16000 < length + 160
-        assert all(later - earlier <= 14400 for earlier, later in zip(starts, starts[1:], strict=False))
+        assert all(later - earlier <= 14400 for earlier, later in pairwise(starts))
 
 
 @pytest.mark.parametrize("length", [16000, 16001, 30500, 33333, 64321])
@@ -104,7 +106,7 @@ def test_the_weights_of_all_windows_sum_to_one_and_vanish_outside_their_window(l
 def test_progress_counts_every_window_and_what_it_raises_stops_the_work():
     seen: list[tuple[str, int, int]] = []
     separate_audio(FakeSeparator(), tone(2.5, 16000), 16000, ["a", "b"], progress=lambda *step: seen.append(step))
-    assert seen == [("separate", k, 3) for k in (1, 2, 3)] + [("render", 1, 2), ("render", 2, 2)]
+    assert seen == [("separate", k, 3) for k in (1, 2, 3)] + [("join", 1, 2), ("join", 2, 2)]
 
     def stop(stage: str, done: int, total: int) -> None:
         raise InterruptedError

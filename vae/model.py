@@ -138,5 +138,3 @@ def load_codec(folder: Path) -> MelVAE | MelPatches:
     from diffusers import AutoencoderKL
 
     return MelVAE(AutoencoderKL.from_pretrained(folder, local_files_only=True))
-
-

@@ -104,5 +104,3 @@ def vocoder_config_from_dict(values: dict[str, Any]) -> VocoderConfig:
     tuples = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
     tuples["resblock_dilation_sizes"] = tuple(tuple(row) for row in values["resblock_dilation_sizes"])
     return VocoderConfig(**{**values, **tuples})
-
-

@@ -8,11 +8,11 @@ import warnings
 from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any
 
 import typer
 
+from flowsep import __version__
 from flowsep.errors import DeviceError, FlowSepError
 
 # Command name -> where it lives ("module:attribute", a function or a typer app) and its line in the help.
@@ -91,10 +91,7 @@ def placeholder() -> None:
 def print_version(wanted: bool) -> None:
     """Print the installed version and end."""
     if wanted:
-        try:
-            print(f"flowsep {version('flowsep')}")
-        except PackageNotFoundError:
-            print("flowsep (source tree, not installed)")
+        print(f"flowsep {__version__}")
         raise typer.Exit
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of the outputs.")] = Path(
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", readable=False, help="Folder.")] = Path(
         "demo_out"
     ),
     seed: Annotated[int, typer.Option(min=0, max=499_999, help="Another seed, other sounds of the same kinds.")] = 0,
@@ -25,13 +25,14 @@ def demo(
 
     The two sounds are synthesised by this project. Outputs of an earlier demo in the folder are replaced.
     """
-    from flowsep.cli.separate import check_device
+    from flowsep.cli.separate import check_device, silence_libraries
 
     check_device(device)
     print("Mixing two sounds synthesised by this project (no recordings) and separating them ...", file=sys.stderr)
     from flowsep.demo import run_demo
     from flowsep.files import load_model
 
+    silence_libraries(quiet=False)
     print_report(run_demo(output, lambda: load_model(model, device), seed), model)
 
 

@@ -31,7 +31,7 @@ LONGEST_TEXT = 1000  # characters; every text model here reads far less
 
 def separate(
     context: typer.Context,
-    mix: Annotated[list[Path], typer.Argument(metavar="MIX", help="Audio files: wav, flac, ogg, opus, mp3, aiff.")],
+    mix: Annotated[list[Path], typer.Argument(metavar="MIX", readable=False, help="Audio files: wav, flac, mp3, ...")],
     text: Annotated[list[str], typer.Option(help="What to take out, in words. Repeat it for several sounds.")],
     steps: Annotated[int | None, typer.Option(min=1, help="Solver steps. [default: the model's]")] = None,
     solver: Annotated[str | None, typer.Option(help=f"{', '.join(SOLVER_NAMES)}. [default: the model's]")] = None,
@@ -43,8 +43,10 @@ def separate(
     render: Annotated[str | None, typer.Option(help="mixture or vocoder. [default: the model's]")] = None,
     residual: Annotated[bool, typer.Option("--residual", help="Write what remains, too.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    dtype: Annotated[str | None, typer.Option(help=f"{', '.join(DTYPES)}. [default: the device's]")] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of the outputs.")] = Path("."),
+    dtype: Annotated[str | None, typer.Option(help=f"{', '.join(DTYPES)}. [default: the model's]")] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", readable=False, help="Folder of the outputs.")
+    ] = Path("."),
     format: Annotated[str, typer.Option(help="wav (32-bit float) or flac (24 bit).")] = "wav",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of paths.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")] = False,
@@ -129,6 +131,7 @@ class Batch:
         """The model with its description; says on stderr what runs where."""
         from flowsep.files import load_model
 
+        silence_libraries(self.quiet)
         try:
             loaded = load_model(self.model, self.device, self.dtype)
         except Exception as error:
@@ -137,6 +140,16 @@ class Batch:
             where = f"{loaded.device}, {loaded.dtype}"
             print(f"flowsep: model {loaded.id} on {where}, loaded in {loaded.load_seconds:.1f} s", file=sys.stderr)
         return loaded
+
+
+def silence_libraries(quiet: bool) -> None:
+    """No bar of transformers for weights that load in a second; downloads keep theirs on a terminal."""
+    import huggingface_hub.utils
+    import transformers.utils.logging
+
+    transformers.utils.logging.disable_progress_bar()
+    if not quiet and sys.stderr.isatty():
+        huggingface_hub.utils.enable_progress_bars()
 
 
 class ModelNotLoaded(Exception):
@@ -196,7 +209,8 @@ def bar(name: str, quiet: bool) -> Iterator[Progress]:
     """A progress bar on stderr, where that is a terminal; gives the callback that moves it."""
     from tqdm import tqdm
 
-    with tqdm(desc=name, file=sys.stderr, leave=False, disable=quiet or not sys.stderr.isatty()) as line:
+    shown = {"bar_format": "{desc} |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]", "leave": False, "total": 1}
+    with tqdm(desc=name, file=sys.stderr, disable=quiet or not sys.stderr.isatty(), **shown) as line:
 
         def progress(stage: str, done: int, total: int) -> None:
             line.set_description_str(f"{name}: {stage}", refresh=False)

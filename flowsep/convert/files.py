@@ -167,13 +167,12 @@ class LegacyStorage:
 def read_legacy(file: IO[bytes]) -> Any:
     """torch.save's format before 1.6: five pickles in a row, then per storage an int64 count and its numbers."""
     places: dict[str, FilePart] = {}
-    sizes: dict[str, int] = {}  # bytes per element: the stream itself tells elements only
+    lengths: dict[str, int] = {}  # bytes, which the stream itself does not tell: it counts elements
 
     def locate(key: str, length: int) -> LegacyStorage:
         lengths[key] = length
         return LegacyStorage(key, places)
 
-    lengths = sizes
     file.seek(0)
     if read_pickle(file, locate) != LEGACY_MAGIC:
         raise ModelError("not a torch checkpoint: its magic number is wrong")

@@ -161,7 +161,7 @@ def meaning_of(module: str, name: str) -> Any:
         return StorageType(STORAGES[name])
     if module == "torch" and name in DTYPES:
         return DTYPES[name]
-    return type("Placeholder", (Placeholder,), {"__slots__": (), "stands_for": f"{module}.{name}"})
+    return type("Placeholder", (Placeholder,), {"__slots__": ()})
 
 
 class SafeUnpickler(pickle.Unpickler):
@@ -192,10 +192,11 @@ def read_pickle(stream: IO[bytes], locate: Callable[[str, int], Bytes], swap: bo
     """The next pickle of a seekable stream, which is left just behind it. Raises ModelError where it is damaged."""
     start = stream.tell()
     try:
-        for opcode, _, _ in pickletools.genops(stream):
-            # Extension codes are resolved by a cache inside the interpreter, past find_class.
-            if opcode.name.startswith("EXT"):
-                raise ModelError(f"the checkpoint's pickle uses the opcode {opcode.name}, which no torch file does")
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+            # Extension codes are resolved by a cache inside the interpreter, past find_class; a memo number far beyond
+            # the objects so far would make it allocate that many places. No torch file does either.
+            if opcode.name.startswith("EXT") or (opcode.name in ("PUT", "LONG_BINPUT") and argument > count):
+                raise ModelError(f"the checkpoint's pickle is not one that torch wrote ({opcode.name} {argument})")
         stream.seek(start)
         return SafeUnpickler(stream, locate, swap).load()
     except ModelError:

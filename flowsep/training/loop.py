@@ -44,7 +44,9 @@ def learning_rate_share(step: int, stage: StageConfig) -> float:
     if step <= begin or stage.decay_share == 0:
         return warm
     progress = min(1.0, (step - begin) / max(1.0, stage.steps - begin))
-    return warm * (stage.final_learning_rate + (1 - stage.final_learning_rate) * 0.5 * (1 + math.cos(math.pi * progress)))
+    return warm * (
+        stage.final_learning_rate + (1 - stage.final_learning_rate) * 0.5 * (1 + math.cos(math.pi * progress))
+    )
 
 
 class Logs:
@@ -88,7 +90,7 @@ def fit(
 
     accelerator = Accelerator(mixed_precision=stage.precision)
     parameters = [parameter for parameter in objective.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.AdamW(parameters, lr=stage.learning_rate, weight_decay=stage.weight_decay)
+    optimiser = torch.optim.AdamW(parameters, lr=stage.learning_rate, weight_decay=stage.weight_decay, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: learning_rate_share(step, stage))
     average = EMAModel(parameters, decay=stage.ema)
     wrapped, optimiser = accelerator.prepare(objective, optimiser)
@@ -100,7 +102,9 @@ def fit(
     loader = DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, num_workers=1, prefetch_factor=4)
     logs, started, window = Logs(run), time.monotonic(), time.monotonic()
     totals: dict[str, float] = {}
-    progress = tqdm(total=stage.steps, initial=step, disable=quiet or not accelerator.is_local_main_process, unit="step")
+    progress = tqdm(
+        total=stage.steps, initial=step, disable=quiet or not accelerator.is_local_main_process, unit="step"
+    )
     try:
         for batch in loader:
             torch.manual_seed(seed * 1_000_003 + step + 7919 * accelerator.process_index)
@@ -188,7 +192,9 @@ def load_checkpoint(folder: Path, objective: nn.Module, optimiser: Any, schedule
     wrong = [n for n in parameters.keys() | weights.keys() if n not in weights or n not in parameters]
     wrong += [n for n, p in parameters.items() if n in weights and p.shape != weights[n].shape]
     if wrong:
-        raise ModelError(f"{folder} does not fit this configuration ({sorted(wrong)[0]}, {len(wrong)} in all); use a new --run")
+        raise ModelError(
+            f"{folder} does not fit this configuration ({sorted(wrong)[0]}, {len(wrong)} in all); use a new --run"
+        )
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(weights[name])

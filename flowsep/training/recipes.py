@@ -41,7 +41,9 @@ def prepare_run(config: ModelConfig, run: Path) -> None:
     torch.manual_seed(config.seed)
 
 
-def train_vae(config: ModelConfig, data: Path, run: Path, max_minutes: float | None = None, quiet: bool = False) -> Path:
+def train_vae(
+    config: ModelConfig, data: Path, run: Path, max_minutes: float | None = None, quiet: bool = False
+) -> Path:
     """Train the mel VAE; writes run/vae with its scale factor, 1 / std of the clean targets' latents, and returns it."""
     if config.codec.kind != "vae":
         raise UsageError(f"codec.kind is {config.codec.kind!r}, which has nothing to train; set codec.kind=vae")
@@ -89,7 +91,9 @@ def hub_text_encoder(config: ModelConfig) -> TextEncoder:
         model = T5EncoderModel.from_pretrained(config.text.hub)
         return TextEncoder(model, AutoTokenizer.from_pretrained(config.text.hub), config.text)
     except (OSError, ValueError) as error:
-        raise ModelError(f"cannot load the text encoder {config.text.hub}; connect once, or set text.hub=null") from error
+        raise ModelError(
+            f"cannot load the text encoder {config.text.hub}; connect once, or set text.hub=null"
+        ) from error
 
 
 def train_flow(
@@ -120,5 +124,3 @@ def train_flow(
     step = fit(objective, dataset, config.flow_stage, run, config.seed, max_minutes, media, quiet)
     separator.save_pretrained(run / "model", training={"steps": step, "seed": config.seed})
     return run / "model"
-
-

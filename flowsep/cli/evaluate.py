@@ -1,0 +1,43 @@
+"""`flowsep evaluate --recipe mixtures_test.csv --data DIR`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def evaluate(
+    recipe: Annotated[Path, typer.Option("--recipe", help="CSV of fixed mixtures (see flowsep/evaluation/recipe.py).")],
+    data: Annotated[Path, typer.Option("--data", help="Folder that the recipe's clip paths start from.")],
+    model: Annotated[str, typer.Option("--model", help="Shipped name, folder or hub id.")] = "small",
+    steps: Annotated[int | None, typer.Option("--steps", help="Solver steps; the model's default if not given.")] = None,
+    solver: Annotated[str | None, typer.Option("--solver")] = None,
+    guidance: Annotated[float, typer.Option("--guidance")] = 1.0,
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+    render: Annotated[str | None, typer.Option("--render", help="mixture or vocoder.")] = None,
+    device: Annotated[str, typer.Option("--device")] = "auto",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write every figure as JSON here.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", help="Only the first so many mixtures.")] = None,
+    json_out: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+) -> None:
+    """Mean SI-SDR improvement over a fixed list of mixtures, with the right query and with the interferer's."""
+    import json
+
+    from flowsep.checkpoint import load_separator, write_json
+    from flowsep.evaluation.recipe import read_recipe
+    from flowsep.evaluation.run import evaluate_recipe, summary_lines
+    from flowsep.protocol import SampleOptions
+
+    rows = read_recipe(recipe)[:limit]
+    separator = load_separator(model, device)
+    options = SampleOptions(steps, solver, guidance, seed, render)
+    report = evaluate_recipe(separator, rows, data, options, model=model, recipe=recipe.name, quiet=quiet)
+    if output is not None:
+        write_json(output, report)
+    if json_out:
+        typer.echo(json.dumps({key: value for key, value in report.items() if key != "items"}))
+    else:
+        typer.echo("\n".join(summary_lines(report)))

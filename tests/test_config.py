@@ -1,0 +1,40 @@
+import pytest
+
+from flowsep.config import load_config, save_config
+from flowsep.errors import UsageError
+
+
+def test_official_configuration_is_the_published_one():
+    config = load_config("flowsep")
+    assert (config.flow.start, config.flow.predict, config.flow.streams) == ("noise", "velocity", "target")
+    assert config.flow.sigma_min == 1e-4 and config.sampling.steps == 10
+    assert config.unet.channels == (128, 256, 384, 640) and config.text.hub == "google/flan-t5-large"
+    assert config.data.snr_db == (-15.0, 15.0) and config.flow_loss.condition_dropout == 0.1
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("unet.chanels=[1]", "chanels"),
+        ("flow.start=middle", "unknown flow.start 'middle'"),
+        ("flow_stage.steps=many", "many"),
+        ("no-equals-sign", "write key.sub=value"),
+    ],
+)
+def test_misspelt_keys_and_values_are_usage_errors(override, message):
+    with pytest.raises(UsageError, match=message):
+        load_config("small", [override])
+
+
+def test_unknown_names_list_the_known():
+    with pytest.raises(UsageError, match="one of flowsep, small"):
+        load_config("smal")
+    with pytest.raises(UsageError, match="no configuration file"):
+        load_config("missing.yaml")
+
+
+def test_overrides_win_and_a_saved_configuration_reads_back_the_same(tmp_path):
+    config = load_config("small", ["flow_stage.steps=7", "data.snr_db=[-3,3]"])
+    assert config.flow_stage.steps == 7 and config.data.snr_db == (-3.0, 3.0)
+    save_config(config, tmp_path / "config.yaml")
+    assert load_config(tmp_path / "config.yaml") == config

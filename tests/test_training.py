@@ -1,0 +1,125 @@
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from flowsep.checkpoint import load_separator
+from flowsep.config import FlowLossConfig, StageConfig
+from flowsep.errors import ModelError, UsageError
+from flowsep.training.loop import learning_rate_share
+from flowsep.training.objectives import FlowObjective, rendering_losses
+from flowsep.training.recipes import train_flow, train_vae
+from tests.tiny import MIXTURE, PAPER, STAGE, tiny_separator, write_clips
+from vae.model import load_codec
+
+DATA = replace(MIXTURE.data, phrasings=False)
+CONFIG = replace(MIXTURE, data=DATA, flow_loss=FlowLossConfig(flow=0.1, mel=0.2, mask=1.0, snr=1.0, start_share=0.5))
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    return write_clips(tmp_path_factory.mktemp("clips"))
+
+
+def weights_of(folder):
+    return {f"{part}.{k}": v for part in ("unet", "text_encoder") for k, v in load_part(folder / part).items()}
+
+
+def load_part(folder):
+    return load_file(next(folder.glob("*.safetensors")))
+
+
+def losses_of(run):
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return {row["step"]: row["train/loss"] for row in rows if "train/loss" in row}
+
+
+def test_a_run_that_was_interrupted_and_resumed_equals_one_that_was_not(clips, tmp_path):
+    whole = train_flow(CONFIG, clips, tmp_path / "whole", quiet=True)
+    train_flow(CONFIG, clips, tmp_path / "parts", quiet=True, max_minutes=0)  # stops after its first step
+    resumed = train_flow(CONFIG, clips, tmp_path / "parts", quiet=True)
+    expected, found = weights_of(whole), weights_of(resumed)
+    assert all(torch.equal(expected[key], found[key]) for key in expected)
+    assert losses_of(tmp_path / "parts") == losses_of(tmp_path / "whole")
+    assert list(losses_of(tmp_path / "whole")) == list(range(1, 7))
+
+
+def test_a_trained_model_folder_separates(clips, tmp_path):
+    separator = load_separator(train_flow(CONFIG, clips, tmp_path / "run", quiet=True), device="cpu")
+    result = separator.separate(0.1 * torch.randn(1, 8000), ["low hum"])
+    assert torch.isfinite(result.target).all() and result.mask is not None
+    assert (tmp_path / "run" / "config.yaml").is_file() and list((tmp_path / "run" / "tensorboard").iterdir())
+
+
+def test_training_lowers_the_loss(clips, tmp_path):
+    config = replace(CONFIG, flow_stage=replace(STAGE, steps=60, batch_size=4, learning_rate=3e-3, checkpoint_steps=60))
+    train_flow(config, clips, tmp_path / "run", quiet=True)
+    losses = list(losses_of(tmp_path / "run").values())
+    assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
+
+
+def test_vae_learns_and_stores_its_scale(clips, tmp_path):
+    config = replace(PAPER, data=DATA, vae_stage=replace(STAGE, steps=40, batch_size=4, learning_rate=3e-3))
+    folder = train_vae(config, clips, tmp_path / "run", quiet=True)
+    losses = list(losses_of(tmp_path / "run").values())
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+    codec = load_codec(folder)
+    assert codec.scaling_factor not in (1.0, PAPER.codec.scaling_factor)
+    model = train_flow(replace(config, flow_stage=replace(STAGE, steps=1)), clips, tmp_path / "flow", codec=folder, quiet=True)
+    assert load_separator(model, device="cpu").codec.scaling_factor == pytest.approx(codec.scaling_factor)
+
+
+def test_stages_that_do_not_fit_say_what_to_do(clips, tmp_path):
+    with pytest.raises(UsageError, match="nothing to train"):
+        train_vae(MIXTURE, clips, tmp_path / "run")
+    with pytest.raises(UsageError, match="train it first"):
+        train_flow(PAPER, clips, tmp_path / "run")
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(clips, tmp_path):
+    train_flow(CONFIG, clips, tmp_path / "run", quiet=True, max_minutes=0)
+    wider = replace(CONFIG, unet=replace(CONFIG.unet, channels=(16, 48)))
+    with pytest.raises(ModelError, match="does not fit this configuration"):
+        train_flow(wider, clips, tmp_path / "run", quiet=True)
+
+
+def test_learning_rate_warms_up_stays_and_falls():
+    stage = StageConfig(steps=100, warmup=10, decay_share=0.5, final_learning_rate=0.1)
+    assert learning_rate_share(0, stage) == pytest.approx(0.1)
+    assert learning_rate_share(9, stage) == learning_rate_share(50, stage) == 1.0
+    assert learning_rate_share(75, stage) == pytest.approx(0.55)
+    assert learning_rate_share(100, stage) == pytest.approx(0.1)
+    assert learning_rate_share(10**6, StageConfig()) == 1.0
+
+
+def test_rendering_losses_vanish_for_the_truth_and_see_a_wrong_mask():
+    target, other = torch.randn(2, 513, 16, dtype=torch.complex64), torch.zeros(2, 513, 16, dtype=torch.complex64)
+    separator = tiny_separator(MIXTURE)
+    mels = [separator.log_mel(torch.nn.functional.pad(s, (0, 1))) for s in (target, other)]
+    true = rendering_losses(mels, mels, mels[0], target + other, target, separator.bin_weights, 1.0)
+    swapped = rendering_losses(mels[::-1], mels, mels[0], target + other, target, separator.bin_weights, 1.0)
+    assert true["mel"] == 0 and true["mask"] == 0 and true["snr"] == pytest.approx(-3.0, abs=0.01)
+    assert swapped["mel"] > 5 and swapped["mask"] > 0.9 and swapped["snr"] == pytest.approx(0.0, abs=0.01)
+
+
+def test_dropped_captions_are_the_empty_one_and_differ_per_item():
+    separator = tiny_separator(MIXTURE)
+    config = replace(MIXTURE, flow_loss=FlowLossConfig(condition_dropout=0.5, start_share=0.5))
+    objective = FlowObjective(separator.unet, separator.text, separator.codec, config)
+    torch.manual_seed(0)
+    state = objective.text_state(["a dog barking"] * 64)
+    empty = separator.text.encode([""])
+    dropped = (state.mask.sum(1) == empty.mask.sum()).float().mean().item()
+    assert dropped == pytest.approx(0.5, abs=0.2)
+    assert (objective.draw_times(1000) == 0).float().mean().item() == pytest.approx(0.5, abs=0.08)
+
+
+def test_official_condition_dropout_attends_all_fifty_positions():
+    separator = tiny_separator(PAPER)
+    padded = replace(PAPER, text=replace(PAPER.text, pad_to_max=True), flow_loss=FlowLossConfig(condition_dropout=1.0))
+    separator.text.config = padded.text
+    objective = FlowObjective(separator.unet, separator.text, separator.codec, padded)
+    state = objective.text_state(["a dog barking", "rain"])
+    assert state.mask.shape == (2, 50) and state.mask.min() == 1
