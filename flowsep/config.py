@@ -84,6 +84,7 @@ class ModelConfig:
     vae_loss: VAELossConfig = field(default_factory=VAELossConfig)
     flow_stage: StageConfig = field(default_factory=StageConfig)
     flow_loss: FlowLossConfig = field(default_factory=FlowLossConfig)
+    vocoder_stage: StageConfig = field(default_factory=StageConfig)
     seed: int = 0
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from vocoder.mel import MelConfig
+
 RENDERINGS = ("mixture", "vocoder")
 
 
@@ -53,6 +55,7 @@ class TextSeparator(Protocol):
     sample_rate: int  # Hz
     window: int  # samples that the network sees at once; longer input is cut into such windows by `flowsep.longform`
     defaults: SampleOptions
+    mel: MelConfig  # whose bands and frames its masks have
 
     def separate(self, mixture: Tensor, texts: Sequence[str], options: SampleOptions | None = None) -> Separation:
         """mixture (B, T) float32 at `sample_rate`, T up to `window`, one text each -> the described sounds."""

@@ -22,7 +22,6 @@ from flowsep.protocol import RENDERINGS, SampleOptions, Separation
 from flowsep.render import band_mask, bin_weights, stft_mask
 from flowsep.text import TextEncoder, TextState
 from flowsep.unet import call_unet
-from vae.model import Codec
 from vocoder.mel import MelConfig, mel_filterbank, mel_of_magnitude, stft
 from vocoder.model import Vocoder
 

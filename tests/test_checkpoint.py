@@ -22,7 +22,8 @@ def test_a_model_folder_round_trips_bit_for_bit(config, tmp_path):
     )  # fmt: skip
     sound = 0.1 * torch.randn(1, 5000)
     one, two = (s.separate(sound, ["a siren"]).target for s in (separator, loaded))
-    assert torch.equal(one, two)
+    # Equal weights at other addresses may take another kernel: the last bit of the output is not promised.
+    torch.testing.assert_close(one, two, atol=1e-6, rtol=0)
     loaded.save_pretrained(tmp_path / "again")
     for file in sorted((tmp_path / "model").rglob("*.safetensors")):
         again = tmp_path / "again" / file.relative_to(tmp_path / "model")

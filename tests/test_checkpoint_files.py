@@ -130,7 +130,7 @@ def test_huge_memo_number_is_refused():
         read_pickle(io.BytesIO(b"\x80\x02Nr\xff\xff\xff\x7f."), nothing_there)
 
 
-@pytest.mark.parametrize("text", [b"", b"\x80\x02", b"not a pickle", b"\x80\x02}(K\x01.", b"\x80\x02K\x01K\x02b."])
+@pytest.mark.parametrize("text", [b"", b"\x80\x02", b"not a pickle", b"\x80\x02}(K\x01u.", b"\x80\x02K\x01K\x02b."])
 def test_damaged_pickle_is_a_model_error(text: bytes):
     with pytest.raises(ModelError, match="pickle"):
         read_pickle(io.BytesIO(text), nothing_there)

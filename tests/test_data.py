@@ -52,7 +52,9 @@ def test_speed_moves_length_and_pitch():
 def test_flat_equaliser_changes_nothing_and_a_boost_is_in_db():
     clip = noise()
     np.testing.assert_allclose(equalise(clip, np.zeros(5, np.float32)), clip, atol=1e-6)
-    assert 10 * np.log10(energy(equalise(clip, np.full(5, 6.0, np.float32))) / energy(clip)) == pytest.approx(6, abs=0.1)
+    assert 10 * np.log10(energy(equalise(clip, np.full(5, 6.0, np.float32))) / energy(clip)) == pytest.approx(
+        6, abs=0.1
+    )
 
 
 def test_reverberation_keeps_length_and_energy():
@@ -95,7 +97,9 @@ def test_missing_manifest_says_what_to_give(tmp_path):
 
 
 def test_items_add_up_and_depend_on_seed_and_number_only(clips):
-    config = DataConfig(crop_seconds=0.5, augment=0.5, three_sources=0.3, target_alone=0.2, target_absent=0.2, synthetic=0.3)
+    config = DataConfig(
+        crop_seconds=0.5, augment=0.5, three_sources=0.3, target_alone=0.2, target_absent=0.2, synthetic=0.3
+    )
     first, second = (MixtureDataset(clips, config, 16000, seed=3) for _ in range(2))
     other = MixtureDataset(clips, config, 16000, seed=4)
     for index in range(40):

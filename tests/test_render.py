@@ -66,4 +66,6 @@ def test_two_stream_mask_is_the_ratio_of_magnitudes_and_one_stream_is_capped():
         torch.testing.assert_close(band_mask(target, residual, mixture, exponent), t / (t + r))
     single = band_mask(mixture + 1, None, mixture)
     torch.testing.assert_close(single, torch.ones_like(single))
-    torch.testing.assert_close(band_mask(mixture - 1, None, mixture), torch.full_like(single, 0.36788), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        band_mask(mixture - 1, None, mixture), torch.full_like(single, 0.36788), atol=1e-4, rtol=0
+    )

@@ -102,7 +102,7 @@ def test_one_euler_step_of_the_paper_is_noise_plus_velocity():
 def test_mask_is_returned_on_ten_millisecond_frames():
     result = tiny_separator(MIXTURE).separate(mixture(samples=16000), [TEXT])
     assert result.mask.shape == (1, 101, 64)
-    assert 0 <= result.mask.min() and result.mask.max() <= 1
+    assert result.mask.min() >= 0 and result.mask.max() <= 1
 
 
 def test_digital_silence_stays_silent(separator):

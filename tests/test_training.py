@@ -67,7 +67,9 @@ def test_vae_learns_and_stores_its_scale(clips, tmp_path):
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
     codec = load_codec(folder)
     assert codec.scaling_factor not in (1.0, PAPER.codec.scaling_factor)
-    model = train_flow(replace(config, flow_stage=replace(STAGE, steps=1)), clips, tmp_path / "flow", codec=folder, quiet=True)
+    model = train_flow(
+        replace(config, flow_stage=replace(STAGE, steps=1)), clips, tmp_path / "flow", codec=folder, quiet=True
+    )
     assert load_separator(model, device="cpu").codec.scaling_factor == pytest.approx(codec.scaling_factor)
 
 

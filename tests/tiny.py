@@ -24,10 +24,10 @@ TEXT = TextConfig(
 UNET = UNetConfig(
     channels=(16, 32), layers=1, attention=(False, True), head_width=16, groups=8, pooled_text=True, out_channels=None
 )
-STAGE = StageConfig(steps=6, batch_size=2, warmup=2, learning_rate=1e-3, checkpoint_steps=3, log_steps=1, media_steps=100)
-VOCODER = VocoderConfig(
-    upsample_initial_channel=32, resblock_kernel_sizes=(3,), resblock_dilation_sizes=((1, 3),)
+STAGE = StageConfig(
+    steps=6, batch_size=2, warmup=2, learning_rate=1e-3, checkpoint_steps=3, log_steps=1, media_steps=100
 )
+VOCODER = VocoderConfig(upsample_initial_channel=32, resblock_kernel_sizes=(3,), resblock_dilation_sizes=((1, 3),))
 
 # FlowSep's own setting at a small size, and the shipped model's.
 PAPER = ModelConfig(
@@ -54,7 +54,9 @@ MIXTURE = replace(
 def tiny_separator(config: ModelConfig = MIXTURE, seed: int = 0) -> FlowSep:
     """A whole separator of this configuration with random weights."""
     torch.manual_seed(seed)
-    tokenizer = train_tokenizer(["a dog barking", "rain falling on a roof", "a siren wails", "someone is speaking"] * 2, 60)
+    tokenizer = train_tokenizer(
+        ["a dog barking", "rain falling on a roof", "a siren wails", "someone is speaking"] * 2, 60
+    )
     codec = build_codec(config.codec)
     text = TextEncoder(build_t5(config.text), tokenizer, config.text)
     unet = build_unet(config.unet, config.flow.stream_count, codec.latent_channels, config.text.d_model)

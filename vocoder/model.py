@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-
 from torch import Tensor, nn
 
 from vocoder.mel import MelConfig

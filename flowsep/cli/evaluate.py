@@ -12,7 +12,9 @@ def evaluate(
     recipe: Annotated[Path, typer.Option("--recipe", help="CSV of fixed mixtures (see flowsep/evaluation/recipe.py).")],
     data: Annotated[Path, typer.Option("--data", help="Folder that the recipe's clip paths start from.")],
     model: Annotated[str, typer.Option("--model", help="Shipped name, folder or hub id.")] = "small",
-    steps: Annotated[int | None, typer.Option("--steps", help="Solver steps; the model's default if not given.")] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", help="Solver steps; the model's default if not given.")
+    ] = None,
     solver: Annotated[str | None, typer.Option("--solver")] = None,
     guidance: Annotated[float, typer.Option("--guidance")] = 1.0,
     seed: Annotated[int, typer.Option("--seed")] = 0,

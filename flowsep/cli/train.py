@@ -1,4 +1,4 @@
-"""`flowsep train vae|flow CONFIG [key=value ...]`."""
+"""`flowsep train vae|flow|vocoder CONFIG [key=value ...]`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,15 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
 
 
 @app.command()
-def vae(config: Config, overrides: Overrides = None, *, data: Data, run: Run, max_minutes: Minutes = None, quiet: Quiet = False) -> None:
+def vae(
+    config: Config,
+    overrides: Overrides = None,
+    *,
+    data: Data,
+    run: Run,
+    max_minutes: Minutes = None,
+    quiet: Quiet = False,
+) -> None:
     """The mel VAE; writes RUN/vae."""
     from flowsep.config import load_config
     from flowsep.training.recipes import train_vae
@@ -35,7 +43,9 @@ def flow(
     run: Run,
     vae: Annotated[Path | None, typer.Option("--vae", help="Folder written by `flowsep train vae`.")] = None,
     vocoder: Annotated[Path | None, typer.Option("--vocoder", help="Saved vocoder to include in the model.")] = None,
-    captions: Annotated[Path | None, typer.Option("--captions", help="CSV with a caption column, for the tokenizer.")] = None,
+    captions: Annotated[
+        Path | None, typer.Option("--captions", help="CSV with a caption column, for the tokenizer.")
+    ] = None,
     max_minutes: Minutes = None,
     quiet: Quiet = False,
 ) -> None:
@@ -44,3 +54,20 @@ def flow(
     from flowsep.training.recipes import train_flow
 
     typer.echo(train_flow(load_config(config, overrides or ()), data, run, vae, vocoder, captions, max_minutes, quiet))
+
+
+@app.command()
+def vocoder(
+    config: Config,
+    overrides: Overrides = None,
+    *,
+    data: Data,
+    run: Run,
+    max_minutes: Minutes = None,
+    quiet: Quiet = False,
+) -> None:
+    """The BigVGAN generator, by spectral reconstruction; writes RUN/vocoder."""
+    from flowsep.config import load_config
+    from flowsep.training.recipes import train_vocoder
+
+    typer.echo(train_vocoder(load_config(config, overrides or ()), data, run, max_minutes, quiet))

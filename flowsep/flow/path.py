@@ -26,7 +26,11 @@ class FlowConfig:
     mask_exponent: float = 1.0  # p of the rendering mask target^p / (target^p + residual^p)
 
     def __post_init__(self) -> None:
-        for name, allowed in (("start", ("noise", "mixture")), ("predict", ("velocity", "target")), ("streams", STREAMS)):
+        for name, allowed in (
+            ("start", ("noise", "mixture")),
+            ("predict", ("velocity", "target")),
+            ("streams", STREAMS),
+        ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"unknown flow.{name} {getattr(self, name)!r}; choose from {', '.join(allowed)}")
 

@@ -11,13 +11,15 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from flowsep.checkpoint import write_json
 from flowsep.config import StageConfig
 from flowsep.data.dataset import collate
 from flowsep.errors import ModelError
@@ -69,6 +71,110 @@ class Logs:
         self.lines.close()
 
 
+class Trainer:
+    """Objective, optimiser, schedule and averaged weights of one run, and a step of them."""
+
+    def __init__(self, objective: nn.Module, stage: StageConfig, run: Path, seed: int) -> None:
+        from accelerate import Accelerator
+        from diffusers.training_utils import EMAModel
+
+        self.objective, self.stage, self.run, self.seed = objective, stage, run, seed
+        self.accelerator = Accelerator(mixed_precision=stage.precision)
+        self.parameters = [parameter for parameter in objective.parameters() if parameter.requires_grad]
+        optimiser = torch.optim.AdamW(
+            self.parameters, lr=stage.learning_rate, weight_decay=stage.weight_decay, fused=True
+        )
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: learning_rate_share(step, stage))
+        self.average = EMAModel(self.parameters, decay=stage.ema)
+        self.wrapped, self.optimiser = self.accelerator.prepare(objective, optimiser)
+        self.average.to(self.accelerator.device)
+        saved = latest_checkpoint(run)
+        self.step = 0 if saved is None else self.resume(saved)
+
+    @property
+    def items_per_step(self) -> int:
+        """Items over all processes."""
+        return self.stage.batch_size * self.accelerator.num_processes
+
+    def batches(self, dataset: Dataset[dict[str, Any]]) -> DataLoader[Any]:
+        """The batches from the present step on."""
+        sampler = FromStep(self.step, self.stage.steps, self.items_per_step)
+        return DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, num_workers=1, prefetch_factor=4)
+
+    def learn(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """One optimiser step on this process's share of the batch; returns loss, gradient norm and the loss's parts."""
+        accelerator = self.accelerator
+        torch.manual_seed(self.seed * 1_000_003 + self.step + 7919 * accelerator.process_index)
+        part = slice(accelerator.process_index, None, accelerator.num_processes)
+        batch = {k: v[part] if k == "text" else v[part].to(accelerator.device) for k, v in batch.items()}
+        with accelerator.autocast():
+            loss, parts = self.wrapped(batch)
+        accelerator.backward(loss)
+        norm = accelerator.clip_grad_norm_(self.parameters, self.stage.clip_norm)
+        self.optimiser.step()
+        self.schedule.step()
+        self.optimiser.zero_grad()
+        self.average.step(self.parameters)
+        self.step += 1
+        return {"loss": loss.detach(), "grad_norm": norm, **{name: value.detach() for name, value in parts.items()}}
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The averaged weights in place of the raw ones, for a while."""
+        self.average.store(self.parameters)
+        self.average.copy_to(self.parameters)
+        yield
+        self.average.restore(self.parameters)
+
+    def save(self) -> None:
+        """Write run/checkpoints/step-N atomically, weights as safetensors, and drop all but the newest two."""
+        from safetensors.torch import save_file
+
+        folder = self.run / "checkpoints" / f"step-{self.step}"
+        if folder.exists() or not self.accelerator.is_main_process:
+            return
+        partial = folder.parent / f".{folder.name}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        weights = {name: p.detach().contiguous() for name, p in self.named_parameters().items()}
+        save_file(weights, partial / "weights.safetensors")
+        shadows = dict(zip(weights, (p.contiguous() for p in self.average.shadow_params), strict=True))
+        save_file(shadows, partial / "ema.safetensors")
+        states = {"optimiser": self.optimiser.state_dict(), "schedule": self.schedule.state_dict()}
+        torch.save(states, partial / "optimiser.pt")
+        write_json(partial / "state.json", {"step": self.step, "ema_updates": self.average.optimization_step})
+        partial.rename(folder)
+        for old in checkpoints(self.run)[:-2]:
+            shutil.rmtree(old)
+
+    def resume(self, folder: Path) -> int:
+        """Restore what `save` wrote; returns the step. ModelError if the weights do not fit this objective."""
+        from safetensors.torch import load_file
+
+        weights, shadows = load_file(folder / "weights.safetensors"), load_file(folder / "ema.safetensors")
+        parameters = self.named_parameters()
+        wrong = [n for n in parameters.keys() | weights.keys() if n not in weights or n not in parameters]
+        wrong += [n for n, p in parameters.items() if n in weights and p.shape != weights[n].shape]
+        if wrong:
+            raise ModelError(
+                f"{folder} does not fit this configuration ({sorted(wrong)[0]}, {len(wrong)} in all); use a new --run"
+            )
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                parameter.copy_(weights[name])
+        state = torch.load(folder / "optimiser.pt", map_location="cpu", weights_only=True)
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.schedule.load_state_dict(state["schedule"])
+        numbers = json.loads((folder / "state.json").read_text())
+        self.average.shadow_params = [shadows[name].to(p.device) for name, p in parameters.items()]
+        self.average.optimization_step = numbers["ema_updates"]
+        return int(numbers["step"])
+
+    def named_parameters(self) -> dict[str, nn.Parameter]:
+        """The parameters that are trained, by name."""
+        return {name: p for name, p in self.objective.named_parameters() if p.requires_grad}
+
+
 def fit(
     objective: nn.Module,
     dataset: Dataset[dict[str, Any]],
@@ -84,124 +190,69 @@ def fit(
     Leaves the averaged (EMA) weights in `objective` and returns the step reached. `media(logs, step)` adds figures and
     audio every media_steps with the averaged weights in place.
     """
-    from accelerate import Accelerator
-    from diffusers.training_utils import EMAModel
     from tqdm import tqdm
 
-    accelerator = Accelerator(mixed_precision=stage.precision)
-    parameters = [parameter for parameter in objective.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.AdamW(parameters, lr=stage.learning_rate, weight_decay=stage.weight_decay, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: learning_rate_share(step, stage))
-    average = EMAModel(parameters, decay=stage.ema)
-    wrapped, optimiser = accelerator.prepare(objective, optimiser)
-    average.to(accelerator.device)
-    saved = latest_checkpoint(run)
-    step = 0 if saved is None else load_checkpoint(saved, objective, optimiser, schedule, average)
+    trainer = Trainer(objective, stage, run, seed)
     objective.train()
-    sampler = FromStep(step, stage.steps, stage.batch_size * accelerator.num_processes)
-    loader = DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, num_workers=1, prefetch_factor=4)
-    logs, started, window = Logs(run), time.monotonic(), time.monotonic()
-    totals: dict[str, float] = {}
-    progress = tqdm(
-        total=stage.steps, initial=step, disable=quiet or not accelerator.is_local_main_process, unit="step"
-    )
-    try:
-        for batch in loader:
-            torch.manual_seed(seed * 1_000_003 + step + 7919 * accelerator.process_index)
-            part = slice(accelerator.process_index, None, accelerator.num_processes)
-            batch = {k: v[part] if k == "text" else v[part].to(accelerator.device) for k, v in batch.items()}
-            with accelerator.autocast():
-                loss, parts = wrapped(batch)
-            accelerator.backward(loss)
-            norm = accelerator.clip_grad_norm_(parameters, stage.clip_norm)
-            optimiser.step()
-            schedule.step()
-            optimiser.zero_grad()
-            average.step(parameters)
-            step += 1
+    logs, started = Logs(run), time.monotonic()
+    hidden = quiet or not trainer.accelerator.is_local_main_process
+    with closing(logs), tqdm(total=stage.steps, initial=trainer.step, disable=hidden, unit="step") as progress:
+        totals = Totals(logs, stage.log_steps, trainer.items_per_step)
+        for batch in trainer.batches(dataset):
+            values = trainer.learn(batch)
             progress.update()
-            for name, value in {"loss": loss, "grad_norm": norm, **parts}.items():
-                totals[name] = totals.get(name, 0.0) + float(value.detach()) / stage.log_steps
-            if step % stage.log_steps == 0:
-                check_finite(totals, step)
-                now = time.monotonic()
-                rate = stage.log_steps * stage.batch_size * accelerator.num_processes / (now - window)
-                values = {f"train/{name}": value for name, value in totals.items()}
-                logs.scalars(step, {**values, "train/lr": schedule.get_last_lr()[0], "train/items_per_s": rate})
-                progress.set_postfix(loss=f"{totals['loss']:.3f}")
-                totals, window = {}, now
+            if totals.add(trainer.step, values, trainer.schedule.get_last_lr()[0]):
+                progress.set_postfix(loss=f"{totals.last_loss:.3f}")
             out_of_time = max_minutes is not None and time.monotonic() - started > 60 * max_minutes
-            if step % stage.checkpoint_steps == 0 or step == stage.steps or out_of_time:
-                save_checkpoint(run, step, objective, optimiser, schedule, average)
-            if media and step % stage.media_steps == 0:
-                average.store(parameters)
-                average.copy_to(parameters)
-                media(logs, step)
-                average.restore(parameters)
+            if trainer.step % stage.checkpoint_steps == 0 or trainer.step == stage.steps or out_of_time:
+                trainer.save()
+            if media and trainer.step % stage.media_steps == 0:
+                with trainer.averaged():
+                    media(logs, trainer.step)
             if out_of_time:
                 break
-    finally:
-        progress.close()
-        logs.close()
-    average.copy_to(parameters)
+    trainer.average.copy_to(trainer.parameters)
     objective.eval()
-    return step
+    return trainer.step
 
 
-def check_finite(totals: dict[str, float], step: int) -> None:
-    """Stop a run that has diverged, with what to do."""
-    if not math.isfinite(totals["loss"]):
-        raise ModelError(
-            f"the loss is not finite before step {step}; resume from the last checkpoint with a lower learning rate"
-        )
+class Totals:
+    """Means of the scalars over log_steps steps, written to the logs."""
+
+    def __init__(self, logs: Logs, every: int, items_per_step: int) -> None:
+        self.logs, self.every, self.items_per_step = logs, every, items_per_step
+        self.sums: dict[str, float] = {}
+        self.count = 0
+        self.since = time.monotonic()
+        self.last_loss = math.nan
+
+    def add(self, step: int, values: dict[str, Tensor], rate: float) -> bool:
+        """Add one step; True where it completed a line. ModelError, with what to do, for a run that has diverged."""
+        self.count += 1
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + float(value)
+        if step % self.every:
+            return False
+        means = {name: value / self.count for name, value in self.sums.items()}
+        self.last_loss = means["loss"]
+        if not math.isfinite(self.last_loss):
+            raise ModelError(
+                f"the loss is not finite before step {step}; resume from the last checkpoint with a lower learning rate"
+            )
+        now = time.monotonic()
+        speed = self.count * self.items_per_step / (now - self.since)
+        scalars = {f"train/{name}": value for name, value in means.items()}
+        self.logs.scalars(step, {**scalars, "train/lr": rate, "train/items_per_s": speed})
+        self.sums, self.count, self.since = {}, 0, now
+        return True
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """Complete checkpoint folders of a run, oldest first."""
+    return sorted((run / "checkpoints").glob("step-*"), key=lambda path: int(path.name.split("-")[1]))
 
 
 def latest_checkpoint(run: Path) -> Path | None:
     """The newest complete checkpoint folder of a run."""
-    found = sorted((run / "checkpoints").glob("step-*"), key=lambda path: int(path.name.split("-")[1]))
+    found = checkpoints(run)
     return found[-1] if found else None
-
-
-def save_checkpoint(run: Path, step: int, objective: nn.Module, optimiser: Any, schedule: Any, average: Any) -> None:
-    """Write run/checkpoints/step-N atomically, weights as safetensors, and drop all but the newest two."""
-    from safetensors.torch import save_file
-
-    folder = run / "checkpoints" / f"step-{step}"
-    if folder.exists():
-        return
-    partial = run / "checkpoints" / f".step-{step}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    weights = {name: p.detach().contiguous() for name, p in objective.named_parameters() if p.requires_grad}
-    save_file(weights, partial / "weights.safetensors")
-    shadows = dict(zip(weights, (p.contiguous() for p in average.shadow_params), strict=True))
-    save_file(shadows, partial / "ema.safetensors")
-    torch.save({"optimiser": optimiser.state_dict(), "schedule": schedule.state_dict()}, partial / "optimiser.pt")
-    (partial / "state.json").write_text(json.dumps({"step": step, "ema_updates": average.optimization_step}))
-    partial.rename(folder)
-    for old in sorted((run / "checkpoints").glob("step-*"), key=lambda path: int(path.name.split("-")[1]))[:-2]:
-        shutil.rmtree(old)
-
-
-def load_checkpoint(folder: Path, objective: nn.Module, optimiser: Any, schedule: Any, average: Any) -> int:
-    """Restore what `save_checkpoint` wrote; returns the step. ModelError if the weights do not fit this objective."""
-    from safetensors.torch import load_file
-
-    weights, shadows = load_file(folder / "weights.safetensors"), load_file(folder / "ema.safetensors")
-    parameters = {name: p for name, p in objective.named_parameters() if p.requires_grad}
-    wrong = [n for n in parameters.keys() | weights.keys() if n not in weights or n not in parameters]
-    wrong += [n for n, p in parameters.items() if n in weights and p.shape != weights[n].shape]
-    if wrong:
-        raise ModelError(
-            f"{folder} does not fit this configuration ({sorted(wrong)[0]}, {len(wrong)} in all); use a new --run"
-        )
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(weights[name])
-    state = torch.load(folder / "optimiser.pt", map_location="cpu", weights_only=True)
-    optimiser.load_state_dict(state["optimiser"])
-    schedule.load_state_dict(state["schedule"])
-    numbers = json.loads((folder / "state.json").read_text())
-    average.shadow_params = [shadows[name].to(p.device) for name, p in parameters.items()]
-    average.optimization_step = numbers["ema_updates"]
-    return int(numbers["step"])

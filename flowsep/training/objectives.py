@@ -15,6 +15,7 @@ from flowsep.unet import call_unet
 from vae.loss import kl_divergence, reconstruction_loss
 from vae.model import MelVAE
 from vocoder.mel import MelConfig, mel_filterbank, mel_of_magnitude, stft
+from vocoder.model import Vocoder
 
 SNR_FLOOR = 1e-3  # -30 dB: below it the snr loss stops rewarding
 
@@ -59,6 +60,51 @@ class VAEObjective(nn.Module):
             "latent_std": mean.std(),
         }
         return reconstruction + self.kl * kl, parts
+
+
+class VocoderObjective(nn.Module):
+    """Spectral reconstruction of clean targets and mixtures from their mels; no adversary.
+
+    Log-mel L1 and, at three resolutions, log-magnitude L1 and spectral convergence (Yamamoto et al., 2020). Without
+    discriminators the phase of noise-like sounds stays vague; the mel is what this objective gets right.
+    """
+
+    RESOLUTIONS = (256, 1024, 2048)  # n_fft; the hop is a quarter
+
+    def __init__(self, vocoder: Vocoder, config: ModelConfig) -> None:
+        super().__init__()
+        self.vocoder = vocoder
+        self.front_end = FrontEnd(config.vocoder.mel, 1)
+
+    def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        half = len(batch["target"]) // 2
+        audio = torch.cat([batch["target"][:half], batch["mixture"][half:]])
+        mel = self.front_end.log_mel(self.front_end.spectrum(audio))
+        made = self.vocoder.audio(mel, audio.shape[-1]).float()
+        mel_loss = (self.front_end.log_mel(self.front_end.spectrum(made)) - mel).abs().mean()
+        losses = [spectral_losses(made, audio, n_fft) for n_fft in self.RESOLUTIONS]
+        magnitude = sum(loss[0] for loss in losses) / len(losses)
+        convergence = sum(loss[1] for loss in losses) / len(losses)
+        parts = {"mel": mel_loss, "magnitude": magnitude, "convergence": convergence}
+        return 2 * mel_loss + magnitude + convergence, parts
+
+
+def spectral_losses(made: Tensor, audio: Tensor, n_fft: int) -> tuple[Tensor, Tensor]:
+    """(L1 of log magnitudes, spectral convergence) of waveforms (B, T) at one STFT size."""
+    window = torch.hann_window(n_fft, device=audio.device)
+    # Power plus epsilon before the root: the derivative of a magnitude is infinite at zero.
+    magnitudes = [
+        torch.view_as_real(torch.stft(x, n_fft, n_fft // 4, window=window, return_complex=True))
+        .square()
+        .sum(-1)
+        .add(1e-10)
+        .sqrt()
+        for x in (made, audio)
+    ]
+    found, wanted = magnitudes
+    distance = (found.clamp(min=1e-4).log() - wanted.clamp(min=1e-4).log()).abs().mean()
+    error = (found - wanted).square().sum((1, 2)).sqrt()
+    return distance, (error / wanted.square().sum((1, 2)).sqrt().clamp(min=1e-3)).mean()
 
 
 class FlowObjective(nn.Module):

@@ -1,10 +1,9 @@
-"""Which parts, loss and data each stage trains: `flowsep train vae` and `flowsep train flow`."""
+"""Which parts, loss and data each stage of `flowsep train` has: vae, flow, vocoder."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -17,7 +16,7 @@ from flowsep.separator import FlowSep
 from flowsep.text import TextEncoder, build_t5, train_tokenizer
 from flowsep.training.loop import fit
 from flowsep.training.media import MediaLogger
-from flowsep.training.objectives import FlowObjective, VAEObjective
+from flowsep.training.objectives import FlowObjective, VAEObjective, VocoderObjective
 from flowsep.unet import build_unet
 from vae.model import MelVAE, build_codec, load_codec
 from vocoder.model import Vocoder
@@ -58,6 +57,18 @@ def train_vae(
     objective.codec.autoencoder.register_to_config(scaling_factor=1.0 / float(latents.std()))
     objective.codec.save_pretrained(run / "vae")
     return run / "vae"
+
+
+def train_vocoder(
+    config: ModelConfig, data: Path, run: Path, max_minutes: float | None = None, quiet: bool = False
+) -> Path:
+    """Train the BigVGAN generator by spectral reconstruction; writes run/vocoder and returns it."""
+    prepare_run(config, run)
+    _, dataset = training_data(config, data)
+    objective = VocoderObjective(Vocoder(config.vocoder), config)
+    fit(objective, dataset, config.vocoder_stage, run, config.seed, max_minutes, quiet=quiet)
+    objective.cpu().vocoder.save_pretrained(run / "vocoder")
+    return run / "vocoder"
 
 
 def tokenizer_captions(dataset: MixtureDataset, captions_csv: Path | None) -> list[str]:
