@@ -199,7 +199,7 @@ class FlowSep(nn.Module):
         return lambda t, x: as_velocity(network(t, x), t, x, self.flow)
 
     def solve(self, velocity: Velocity, start: Tensor, options: SampleOptions) -> Tensor:
-        """State at t = 1. A target-predicting model has no velocity at t = 1: its last step is Euler's, whatever the solver."""
+        """State at t = 1. A target-predicting model has no velocity there: its last step is always Euler's."""
         solver = SOLVERS[options.solver]
         if options.solver in ADAPTIVE:
             solver = partial(solver, rtol=options.rtol, atol=options.atol)

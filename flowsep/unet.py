@@ -30,7 +30,7 @@ class UNetConfig:
 
 
 def build_unet(config: UNetConfig, streams: int, latent_channels: int, text_width: int) -> nn.Module:
-    """A freshly initialised network: latent channels x (streams + mixture) in, at least latent channels x streams out."""
+    """A freshly initialised network: latent channels x (streams + 1) in, at least latent channels x streams out."""
     from diffusers.pipelines.audioldm2.modeling_audioldm2 import AudioLDM2UNet2DConditionModel
 
     attention = list(config.attention)

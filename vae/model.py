@@ -82,7 +82,7 @@ class MelVAE(nn.Module):
         return mean, logvar.clamp(-30.0, 20.0)
 
     def encode(self, mel: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
-        """Scaled latent (B, C, S, F) of mel (B, N, M): the posterior mean, or a sample if `seeds` names one per item."""
+        """Scaled latent (B, C, S, F) of mel (B, N, M): the posterior mean, or samples by `seeds`, one per item."""
         mean, logvar = self.posterior(mel)
         if seeds is not None:
             noise = [torch.randn(mean.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in seeds]

@@ -1,4 +1,4 @@
-"""Latency of a configuration, stage by stage. Weights are random where no model is given: time does not depend on them."""
+"""Latency of a configuration, stage by stage. Without a model weights are random: time does not depend on them."""
 
 from __future__ import annotations
 
@@ -128,8 +128,8 @@ def table(report: dict[str, Any]) -> str:
     info = report["machine"]
     lines = [
         f"{report['model']}: {report['parameters'] / 1e6:.1f} M parameters, {report['audio_seconds']:.2f} s of audio, "
-        f"batch {report['batch']}, {info['device']}, {info['dtype']}, {info['threads']} threads, torch {info['torch']}; "
-        f"matrix product {report['matmul_gflops']:.0f} GFLOP/s",
+        f"batch {report['batch']}, {info['device']}, {info['dtype']}, {info['threads']} threads, "
+        f"torch {info['torch']}; matrix product {report['matmul_gflops']:.0f} GFLOP/s",
         "",
         "| stage | calls | seconds per call (median, p10-p90) | GFLOP | GFLOP/s | share of the matrix product |",
         "|---|---|---|---|---|---|",

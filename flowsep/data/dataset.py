@@ -1,4 +1,4 @@
-"""Training items: clips, mixing and a seed -> mixture, target, residual and caption. Item n depends on (seed, n) only."""
+"""Training items: clips, mixing, seed -> mixture, target, residual, caption. Item n depends on (seed, n) only."""
 
 from __future__ import annotations
 

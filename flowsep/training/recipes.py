@@ -43,7 +43,7 @@ def prepare_run(config: ModelConfig, run: Path) -> None:
 def train_vae(
     config: ModelConfig, data: Path, run: Path, max_minutes: float | None = None, quiet: bool = False
 ) -> Path:
-    """Train the mel VAE; writes run/vae with its scale factor, 1 / std of the clean targets' latents, and returns it."""
+    """Train the mel VAE; writes run/vae with its scale factor (1 / std of clean targets' latents), and returns it."""
     if config.codec.kind != "vae":
         raise UsageError(f"codec.kind is {config.codec.kind!r}, which has nothing to train; set codec.kind=vae")
     prepare_run(config, run)
@@ -72,7 +72,7 @@ def train_vocoder(
 
 
 def tokenizer_captions(dataset: MixtureDataset, captions_csv: Path | None) -> list[str]:
-    """Texts that the tokenizer is trained on: all queries of the data, and AudioCaps' captions where they are at hand."""
+    """Texts for the tokenizer: all queries of the data, and captions such as AudioCaps' where they are at hand."""
     import csv
 
     texts = [text for options in dataset.captions.values() for text in options]
