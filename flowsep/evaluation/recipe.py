@@ -93,7 +93,7 @@ def interferer_query(row: MixtureRow, clips: dict[str, Clip]) -> str:
 def draw_recipe(clips: Sequence[Clip], root: Path, count: int, seed: int, length_s: float = 5.0) -> list[MixtureRow]:
     """`count` mixtures of two families, every class as a target in turn, SNR uniform in -5..5 dB.
 
-    Clips last at least 1.5 s; the overlap is at least 1 s and 60 % of the shorter clip, as in the data pack's test list.
+    Clips last at least 1.5 s and overlap by at least 1 s and 60 % of the shorter one, as in the data pack's test list.
     """
     import soundfile
 
