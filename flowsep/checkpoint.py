@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flowsep.errors import DeviceError, ModelError
+from flowsep.errors import DeviceError, InputError, ModelError
 
 if TYPE_CHECKING:
     import torch
@@ -102,9 +102,10 @@ def load_folder(folder: Path) -> FlowSep:
 
     index = read_json(folder / "model_index.json")
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
-    unet = AudioLDM2UNet2DConditionModel.from_pretrained(
-        folder / "unet", torch_dtype=torch.float32, local_files_only=True
+    unet, found = AudioLDM2UNet2DConditionModel.from_pretrained(
+        folder / "unet", torch_dtype=torch.float32, local_files_only=True, output_loading_info=True
     )
+    refuse_missing("unet", found)
     vocoder = Vocoder.from_pretrained(folder / "vocoder") if (folder / "vocoder").is_dir() else None
     separator = FlowSep(
         unet=unet,
@@ -119,6 +120,13 @@ def load_folder(folder: Path) -> FlowSep:
     return separator.eval().requires_grad_(False)
 
 
+def refuse_missing(component: str, found: dict[str, Any]) -> None:
+    """ModelError where the weight file of a component lacks tensors: the libraries would go on with random ones."""
+    missing = sorted(found["missing_keys"])
+    if missing:
+        raise ModelError(f"{component} lacks {len(missing)} tensors, the first is {missing[0]}; get the model again")
+
+
 def load_text(folder: Path, values: dict[str, Any]) -> Any:
     """The text encoder of a model folder: its own, or the hub's where the folder names one (each part on its own)."""
     import torch
@@ -129,7 +137,10 @@ def load_text(folder: Path, values: dict[str, Any]) -> Any:
     config = TextConfig(**values)
     try:
         if (folder / "text_encoder").is_dir():
-            model = T5EncoderModel.from_pretrained(folder / "text_encoder", dtype=torch.float32, local_files_only=True)
+            model, found = T5EncoderModel.from_pretrained(
+                folder / "text_encoder", dtype=torch.float32, local_files_only=True, output_loading_info=True
+            )
+            refuse_missing("text_encoder", found)
         else:
             model = T5EncoderModel.from_pretrained(config.hub, dtype=torch.float32)
         if (folder / "tokenizer").is_dir():
@@ -147,9 +158,18 @@ def load_text(folder: Path, values: dict[str, Any]) -> Any:
 
 
 def save_separator(separator: FlowSep, folder: Path, training: dict[str, Any] | None = None) -> None:
-    """Write a model folder, through a temporary name; weights keep their precision. Replaces an earlier one."""
+    """Write a model folder, through a temporary name; weights keep their precision.
+
+    An earlier model folder of that name is replaced; anything else raises InputError.
+    """
     import shutil
 
+    if (
+        folder.exists()
+        and (not folder.is_dir() or any(folder.iterdir()))
+        and not (folder / "model_index.json").is_file()
+    ):
+        raise InputError(f"{folder} holds something that is not a model; it is left alone, choose another folder")
     partial = folder.parent / f".{folder.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

@@ -47,6 +47,13 @@ class StageConfig:
     log_steps: int = 20
     media_steps: int = 2000  # mel figures and audio for TensorBoard
 
+    def __post_init__(self) -> None:
+        if self.precision not in ("no", "bf16", "fp16"):
+            raise ValueError(f"unknown precision {self.precision!r}; choose from no, bf16, fp16")
+        for name in ("steps", "batch_size", "checkpoint_steps", "log_steps", "media_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+
 
 @dataclass(frozen=True)
 class FlowLossConfig:
@@ -120,9 +127,8 @@ def load_config(name: Path | str, overrides: Sequence[str] = ()) -> ModelConfig:
         config = OmegaConf.to_object(loaded)
     except FileNotFoundError as error:
         raise UsageError(f"no configuration file at {path}") from error
-    except (OmegaConfBaseException, ValueError, YAMLError) as error:
+    except (OmegaConfBaseException, AssertionError, OSError, TypeError, ValueError, YAMLError) as error:
         raise UsageError(f"{path}: {str(error).splitlines()[0]}") from error
-    assert isinstance(config, ModelConfig)
     return config
 
 

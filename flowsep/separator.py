@@ -78,6 +78,14 @@ class FlowSep(nn.Module):
         frequencies = torch.arange(mel.n_fft // 2 + 1) * mel.sample_rate / mel.n_fft
         self.register_buffer("bin_weights", bin_weights(frequencies, mel), persistent=False)
 
+    def _apply(self, fn: Any, recurse: bool = True) -> FlowSep:
+        """Moves and casts as usual, but mel and mask constants stay float32: rounded, bands would not sum to one."""
+        constants = {name: self._buffers[name] for name in ("filterbank", "bin_weights")}
+        super()._apply(fn, recurse)
+        for name, value in constants.items():
+            self._buffers[name] = value.to(self._buffers[name].device)
+        return self
+
     @classmethod
     def of_parts(
         cls, config: ModelConfig, unet: nn.Module, codec: nn.Module, text: TextEncoder, vocoder: Vocoder | None
@@ -158,7 +166,7 @@ class FlowSep(nn.Module):
         spectrum = stft(self.pad(normalised), self.mel)
         source_mel = self.log_mel(spectrum)
         clock.lap("mel")
-        source = self.codec.encode(source_mel.to(self.dtype))
+        source = self.codec.encode(source_mel.to(self.dtype)).float()
         clock.lap("encode")
         text = self.text.encode(texts)
         empty = self.text.unconditional(len(texts)) if options.guidance != 1 else None
@@ -167,7 +175,8 @@ class FlowSep(nn.Module):
         noise = seeded_noise(shape, [options.seed] * len(texts)).to(source)  # the same in any batch
         latent, nfe = self.generate(source, text, empty, noise, options)
         clock.lap("sampler")
-        mels = [self.codec.decode(stream).float() for stream in latent.chunk(self.flow.stream_count, dim=1)]
+        streams = latent.to(self.dtype).chunk(self.flow.stream_count, dim=1)
+        mels = [self.codec.decode(stream).float() for stream in streams]
         clock.lap("decode")
         target, mask = self.render(mels, source_mel, mixture, mean, gain, options)
         clock.lap("render")
@@ -179,8 +188,8 @@ class FlowSep(nn.Module):
     ) -> tuple[Tensor, int]:
         """Follow the flow: latent (B, K * C, S, F) at t = 1 and network calls per item.
 
-        source (B, C, S, F) is the mixture's latent, noise (B, K * C, S, F) standard normal; `empty` is the
-        unconditional text, needed when guidance is not 1.
+        source (B, C, S, F) is the mixture latent, noise (B, K * C, S, F) standard normal; `empty` is the unconditional
+        text, needed when guidance is not 1. State and time grid are float32 whatever the network's precision.
         """
         if options.solver in ADAPTIVE and len(source) > 1:  # error control must not couple the items of a batch
             rows = [slice(i, i + 1) for i in range(len(source))]

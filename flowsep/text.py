@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+CACHED_QUERIES = 256  # states that a text encoder keeps, the oldest go first
+
 
 @dataclass(frozen=True)
 class TextConfig:
@@ -84,7 +86,7 @@ class TextEncoder(nn.Module):
 
     def encode(self, texts: Sequence[str]) -> TextState:
         """TextState of the captions as they are: no template, no lower-casing (the tokenizer may do it)."""
-        if torch.is_grad_enabled() and any(p.requires_grad for p in self.model.parameters()):
+        if any(p.requires_grad for p in self.model.parameters()):  # in training: what is kept would go stale
             return self._run(texts)
         weight = next(self.model.parameters())
         keys = [(text, weight.device, weight.dtype) for text in texts]
@@ -94,6 +96,8 @@ class TextEncoder(nn.Module):
             state = self._run([key[0]])
             self._cache[key] = (state.hidden, state.mask)
         rows = [TextState(*self._cache[key]) for key in keys]
+        while len(self._cache) > CACHED_QUERIES:
+            del self._cache[next(iter(self._cache))]
         length = max(row.hidden.shape[1] for row in rows)
         padded = [row.padded(length) for row in rows]
         return TextState(torch.cat([hidden for hidden, _ in padded]), torch.cat([mask for _, mask in padded]))

@@ -28,6 +28,10 @@ class UNetConfig:
     pooled_text: bool = False  # the mean text state is also added to the time embedding
     out_channels: int | None = 16  # None: what the streams need. FlowSep has 16 of which it uses 8
 
+    def __post_init__(self) -> None:
+        if len(self.attention) != len(self.channels):
+            raise ValueError(f"unet.attention names {len(self.attention)} levels, unet.channels {len(self.channels)}")
+
 
 def build_unet(config: UNetConfig, streams: int, latent_channels: int, text_width: int) -> nn.Module:
     """A freshly initialised network: latent channels x (streams + 1) in, at least latent channels x streams out."""
@@ -54,17 +58,17 @@ def build_unet(config: UNetConfig, streams: int, latent_channels: int, text_widt
 
 
 def call_unet(unet: nn.Module, t: Tensor, x: Tensor, mixture: Tensor, text: TextState) -> Tensor:
-    """Network output (B, K * C, S, F) for the state x (B, K * C, S, F) at time t, () or (B,), in 0..1.
+    """Network output, like the state x (B, K * C, S, F) in shape and precision, at time t, () or (B,), in 0..1.
 
     The state's channels come first, the mixture latent (B, C, S, F) last; t is not scaled (flowsep-reference 5).
     Output channels beyond the state's are never trained and are dropped.
     """
     labels = text.pooled() if unet.config.class_embed_type is not None else None
     out = unet(
-        torch.cat([x, mixture], dim=1),
-        t.expand(x.shape[0]).to(x.dtype),
+        torch.cat([x, mixture], dim=1).to(unet.dtype),
+        t.expand(x.shape[0]).to(unet.dtype),
         encoder_hidden_states=text.hidden,
         encoder_attention_mask=text.mask,
         class_labels=labels,
     ).sample
-    return out[:, : x.shape[1]]
+    return out[:, : x.shape[1]].to(x.dtype)

@@ -28,7 +28,7 @@ from vae.model import MelVAE
 from vocoder.mel import log_mel
 from vocoder.model import build_generator
 
-DISK = 9e9  # bytes
+DISK, MEMORY = 9e9, 7e9  # bytes, of the whole machine the latter
 SCALE = 0.75  # of the synthetic checkpoint
 QUERY = "a dog barks"
 STEPS = 2
@@ -50,6 +50,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("official")
     if shutil.disk_usage(folder).free < DISK:
         pytest.skip(f"needs {DISK / 1e9:.0f} GB of free disk in {folder}")
+    if os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") < MEMORY:
+        pytest.skip(f"needs a machine with {MEMORY / 1e9:.0f} GB of memory")
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
 

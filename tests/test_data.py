@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -123,7 +125,23 @@ def test_sources_of_one_family_are_never_mixed(clips):
     dataset = MixtureDataset(clips, DataConfig(crop_seconds=0.25), 16000, seed=0)
     rng = np.random.default_rng(0)
     for _ in range(50):
-        assert dataset.draw_label(rng, {"hiss", "low_hum"}) in {"high_whistle", "clicks"}
+        assert clips[dataset.draw_clip(rng, {"hiss", "low_hum"})].label in {"high_whistle", "clicks"}
+        _, captions, family = dataset.source(rng, {"hiss", "low_hum", "clicks"})
+        assert (captions, family) == (("high whistle",), "high_whistle")
+
+
+def test_two_families_are_enough_for_every_kind_of_item(clips):
+    config = DataConfig(crop_seconds=0.25, three_sources=0.5, target_absent=0.5, synthetic=0.3)
+    dataset = MixtureDataset([clip for clip in clips if clip.family in {"hiss", "clicks"}], config, 16000, seed=0)
+    for index in range(30):
+        assert dataset[index]["mixture"].any()
+
+
+def test_a_clips_own_captions_stay_its_own(clips):
+    first = [replace(clip, captions=(f"{clip.path.parent.name} {clip.path.stem}",)) for clip in clips]
+    dataset = MixtureDataset(first, DataConfig(crop_seconds=0.25), 16000, seed=0, phrasings={"hiss": ("a hissing",)})
+    assert dataset.captions[first.index(next(c for c in first if c.label == "clicks"))] == ("clicks 0",)
+    assert dataset.captions[first.index(next(c for c in first if c.label == "hiss"))] == ("hiss 0", "a hissing")
 
 
 def test_one_family_is_not_enough(clips):

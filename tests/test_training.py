@@ -38,8 +38,9 @@ def losses_of(run):
 
 def test_a_run_that_was_interrupted_and_resumed_equals_one_that_was_not(clips, tmp_path):
     whole = train_flow(CONFIG, clips, tmp_path / "whole", quiet=True)
-    train_flow(CONFIG, clips, tmp_path / "parts", quiet=True, max_minutes=0)  # stops after its first step
-    resumed = train_flow(CONFIG, clips, tmp_path / "parts", quiet=True)
+    same = {"tokenizer": tmp_path / "whole" / "tokenizer", "quiet": True}
+    train_flow(CONFIG, clips, tmp_path / "parts", max_minutes=0, **same)  # stops after its first step
+    resumed = train_flow(CONFIG, clips, tmp_path / "parts", **same)
     expected, found = weights_of(whole), weights_of(resumed)
     assert all(torch.equal(expected[key], found[key]) for key in expected)
     assert losses_of(tmp_path / "parts") == losses_of(tmp_path / "whole")

@@ -7,6 +7,7 @@ and loading here are safetensors with a config.json that also holds the mel defi
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,12 @@ class VocoderConfig:
     activation: str = "snakebeta"
     snake_logscale: bool = True
     mel: MelConfig = field(default_factory=MelConfig)
+
+    def __post_init__(self) -> None:
+        # A merged configuration is checked as a whole; while it is being merged, mel is not a MelConfig yet.
+        if isinstance(self.mel, MelConfig) and math.prod(self.upsample_rates) != self.mel.hop_length:
+            product = math.prod(self.upsample_rates)
+            raise ValueError(f"upsample_rates multiply to {product}, which is not the hop of {self.mel.hop_length}")
 
     def hyperparameters(self) -> dict[str, Any]:
         """The dictionary `h` of the bigvgan package."""

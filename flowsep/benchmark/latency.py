@@ -49,7 +49,7 @@ def stage_calls(separator: FlowSep, samples: int, batch: int) -> dict[str, Calla
     mixture = 0.1 * torch.randn(batch, samples, device=device)
     padded = separator.pad(mixture)
     mel = separator.log_mel(stft(padded, separator.mel))
-    source = separator.codec.encode(mel.to(separator.dtype))
+    source = separator.codec.encode(mel.to(separator.dtype)).float()
     text = TextState(*(row.expand(batch, *row.shape[1:]) for row in _state(separator)))
     shape = (source.shape[1] * separator.flow.stream_count, *source.shape[2:])
     start = start_of(source, seeded_noise(shape, [0] * batch).to(source), separator.flow)
@@ -64,15 +64,17 @@ def stage_calls(separator: FlowSep, samples: int, batch: int) -> dict[str, Calla
         mels = [target] if residual is None else [target, residual]
         return separator.render(mels, mel, mixture, 0 * ones, ones, replace(options, render="mixture"))
 
-    return {
+    calls: dict[str, Callable[[], Any]] = {
         "mel": lambda: separator.log_mel(stft(padded, separator.mel)),
         "VAE encode": lambda: separator.codec.encode(mel.to(separator.dtype)),
         "text encoder": lambda: separator.text._run(["a dog barking"]),
         "UNet, one call": lambda: velocity(t, start),
-        "VAE decode": lambda: [separator.codec.decode(stream) for stream in streams],
-        "vocoder": lambda: separator.vocoder.audio(mel.to(separator.dtype), samples),
+        "VAE decode": lambda: [separator.codec.decode(stream.to(separator.dtype)) for stream in streams],
         "mask rendering": mask,
     }
+    if separator.vocoder is not None:
+        calls["vocoder"] = lambda: separator.vocoder.audio(mel.to(separator.dtype), samples)
+    return calls
 
 
 def _state(separator: FlowSep) -> tuple[torch.Tensor, torch.Tensor]:

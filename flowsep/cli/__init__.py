@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from flowsep import __version__
-from flowsep.errors import DeviceError, FlowSepError
+from flowsep.errors import DeviceError, FlowSepError, InputError
 
 # Command name -> where it lives ("module:attribute", a function or a typer app) and its line in the help.
 COMMANDS = {
@@ -119,6 +119,8 @@ def explain(error: Exception) -> tuple[str, int]:
         return one_line(error), error.exit_code
     if hasattr(error, "format_message"):  # typer's usage errors, whatever library it took them from
         return f"{one_line(error.format_message()).rstrip('.')}; --help shows the usage", error.exit_code
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror or type(error).__name__}; check the path", InputError.exit_code
     if isinstance(error, MemoryError) or any(phrase in str(error).lower() for phrase in NO_MEMORY):
         advice = "give fewer --text or files at once, --dtype bfloat16, or another --device"
         return f"out of memory; {advice}", DeviceError.exit_code

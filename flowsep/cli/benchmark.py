@@ -36,10 +36,13 @@ def latency(
         raise UsageError(f"unknown dtype {dtype!r}; choose float32, bfloat16 or float16")
     import torch
 
+    from flowsep.atomic import refuse_unwritable
     from flowsep.benchmark.latency import benchmark_latency, random_separator, table
     from flowsep.checkpoint import load_separator, pick_device, write_json
     from flowsep.config import load_config
 
+    if output is not None:
+        refuse_unwritable(output.parent)
     precision = getattr(torch, dtype)
     if model is not None:
         separator = load_separator(model, device, precision)

@@ -28,11 +28,14 @@ def evaluate(
     """Mean SI-SDR improvement over a fixed list of mixtures, with the right query and with the interferer's."""
     import json
 
+    from flowsep.atomic import refuse_unwritable
     from flowsep.checkpoint import load_separator, write_json
     from flowsep.evaluation.recipe import read_recipe
     from flowsep.evaluation.run import evaluate_recipe, summary_lines
     from flowsep.protocol import SampleOptions
 
+    if output is not None:
+        refuse_unwritable(output.parent)
     rows = read_recipe(recipe)[:limit]
     separator = load_separator(model, device)
     options = SampleOptions(steps, solver, guidance, seed, render)

@@ -17,12 +17,15 @@ def recipe(
     overwrite: Annotated[bool, typer.Option("--overwrite")] = False,
 ) -> None:
     """Draw two-source mixtures for `flowsep evaluate`: the same seed gives the same list."""
+    from flowsep.atomic import refuse_existing, refuse_unwritable
     from flowsep.data.manifest import read_manifest, select
     from flowsep.errors import InputError
     from flowsep.evaluation.recipe import draw_recipe, write_recipe
 
-    if output.exists() and not overwrite:
-        raise InputError(f"{output} exists; give another name or --overwrite")
+    if not data.is_dir():
+        raise InputError(f"{data} is not a folder; give the one that holds manifest.csv and the clips")
+    refuse_existing(output, overwrite)
+    refuse_unwritable(output.parent)
     clips = select(read_manifest(data), split, commercial_only=False)
     if not clips:
         raise InputError(f"{data} has no clips in its {split} split")

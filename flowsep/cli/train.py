@@ -46,6 +46,10 @@ def flow(
     captions: Annotated[
         Path | None, typer.Option("--captions", help="CSV with a caption column, for the tokenizer.")
     ] = None,
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option("--tokenizer", help="Folder of a tokenizer to use; none: one is trained on the captions."),
+    ] = None,
     max_minutes: Minutes = None,
     quiet: Quiet = False,
 ) -> None:
@@ -53,7 +57,8 @@ def flow(
     from flowsep.config import load_config
     from flowsep.training.recipes import train_flow
 
-    typer.echo(train_flow(load_config(config, overrides or ()), data, run, vae, vocoder, captions, max_minutes, quiet))
+    settings = load_config(config, overrides or ())
+    typer.echo(train_flow(settings, data, run, vae, vocoder, captions, tokenizer, max_minutes, quiet))
 
 
 @app.command()

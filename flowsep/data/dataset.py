@@ -66,15 +66,15 @@ class MixtureDataset(Dataset[dict[str, Any]]):
         with ThreadPoolExecutor() as pool:
             self.audio = list(pool.map(lambda clip: load_clip(clip.path, sample_rate), clips))
         self.members: dict[str, list[int]] = {}
-        self.captions: dict[str, tuple[str, ...]] = {}
+        self.label_of: list[str] = []
+        self.captions: list[tuple[str, ...]] = []  # of each clip: its own, and the wordings of its class
         self.family: dict[str, str] = {}
         for index, clip in enumerate(clips):
             self.members.setdefault(clip.label, []).append(index)
-            self.captions[clip.label] = tuple(dict.fromkeys(self.captions.get(clip.label, ()) + clip.captions))
+            self.label_of.append(clip.label)
+            texts = clip.captions + (phrasings or {}).get(clip.label, ())
+            self.captions.append(tuple(dict.fromkeys(texts)))
             self.family[clip.label] = clip.family
-        for label, texts in (phrasings or {}).items():
-            if label in self.captions:
-                self.captions[label] = tuple(dict.fromkeys(self.captions[label] + texts))
         self.labels = sorted(self.members)
         weights = np.array([len(self.members[label]) for label in self.labels], float) ** config.class_power
         self.weights = weights / weights.sum()
@@ -87,24 +87,23 @@ class MixtureDataset(Dataset[dict[str, Any]]):
         rng = np.random.default_rng([self.seed, index])
         kind = rng.random()
         share = self.config
-        target, label = self.source(rng, excluded=set())
-        used = {self.family_of(label)}
-        caption_label = label
+        target, captions, family = self.source(rng, excluded=set())
+        used = {family}
         if kind < share.target_alone:
             other = np.zeros_like(target)
         else:
-            other, other_label = self.source(rng, used)
-            used.add(self.family_of(other_label))
-            if kind < share.target_alone + share.three_sources:
-                third, _ = self.source(rng, used)
+            other, _, family = self.source(rng, used)
+            used.add(family)
+            if kind < share.target_alone + share.three_sources and self.families_left(used):
+                third, _, _ = self.source(rng, used)
                 other = mix_at_snr(other, third, rng.uniform(-6, 6))[0]
-            if kind > 1 - share.target_absent:  # what was the target joins the rest; the query names something else
+            if kind > 1 - share.target_absent and self.families_left(used):
+                # What was the target joins the rest; the query names something else.
                 other = mix_at_snr(target, other, rng.uniform(*share.snr_db))[0]
                 target = np.zeros_like(target)
-                caption_label = self.draw_label(rng, used)
+                captions = self.captions[self.draw_clip(rng, used)]
         _, other = mix_at_snr(target, other, rng.uniform(*share.snr_db))
         target, other = normalise_together(target, other, 10 ** (rng.uniform(-share.gain_db, share.gain_db) / 20))
-        captions = self.captions_of(caption_label)
         text = captions[rng.integers(len(captions))]
         return {
             "mixture": torch.from_numpy(target + other),
@@ -113,34 +112,34 @@ class MixtureDataset(Dataset[dict[str, Any]]):
             "text": text,
         }
 
-    def family_of(self, label: str) -> str:
-        """Family of a class of clips or of synthesised sounds."""
-        return self.family[label] if label in self.family else SYNTH_KINDS[label].family
+    def families_left(self, used: set[str]) -> bool:
+        """Whether there are clips of a family that is not used yet."""
+        return bool(set(self.family.values()) - used)
 
-    def captions_of(self, label: str) -> tuple[str, ...]:
-        """All wordings of a class."""
-        return self.captions[label] if label in self.captions else SYNTH_KINDS[label].captions
-
-    def draw_label(self, rng: np.random.Generator, excluded: set[str]) -> str:
-        """A class whose family is not excluded."""
+    def draw_clip(self, rng: np.random.Generator, excluded: set[str]) -> int:
+        """Number of a clip whose family is not excluded: the class first, then the clip."""
         while True:
             label = self.labels[rng.choice(len(self.labels), p=self.weights)]
             if self.family[label] not in excluded:
-                return label
+                return self.members[label][rng.integers(len(self.members[label]))]
 
-    def source(self, rng: np.random.Generator, excluded: set[str]) -> tuple[Audio, str]:
-        """One sound (T,) on its canvas and its class, from a family that is not excluded."""
-        kinds = [kind for kind in self.synthetic if SYNTH_KINDS[kind].family not in excluded]
+    def source(self, rng: np.random.Generator, excluded: set[str]) -> tuple[Audio, tuple[str, ...], str]:
+        """One sound (T,) on its canvas, its captions and its family, which is not an excluded one."""
+        kinds = [kind for kind in self.synthetic if self.family_of(kind) not in excluded]
         if kinds and rng.random() < self.config.synthetic:
-            label = kinds[rng.integers(len(kinds))]
-            clip = synthesise(
-                label, 1.25 * self.length / self.sample_rate, int(rng.integers(1_000_000)), self.sample_rate
-            )
+            kind = kinds[rng.integers(len(kinds))]
+            seconds = 1.25 * self.length / self.sample_rate
+            clip = synthesise(kind, seconds, int(rng.integers(1_000_000)), self.sample_rate)
+            captions, family = SYNTH_KINDS[kind].captions, self.family_of(kind)
         else:
-            label = self.draw_label(rng, excluded)
-            members = self.members[label]
-            clip = self.audio[members[rng.integers(len(members))]].astype(np.float32)
-        return self.crop(self.augment(clip, rng), rng), label
+            index = self.draw_clip(rng, excluded)
+            clip, captions = self.audio[index].astype(np.float32), self.captions[index]
+            family = self.family[self.label_of[index]]
+        return self.crop(self.augment(clip, rng), rng), captions, family
+
+    def family_of(self, kind: str) -> str:
+        """Family of a kind of synthesised sound: that of the clips' class of the same name, if there is one."""
+        return self.family.get(kind, SYNTH_KINDS[kind].family)
 
     def augment(self, clip: Audio, rng: np.random.Generator) -> Audio:
         """Speed 0.87..1.15, equaliser +-8 dB and a synthetic room, each with the configured probability."""

@@ -64,15 +64,19 @@ def read_manifest(path: Path | str) -> list[Clip]:
 
 
 def _clip(row: dict[str, str], root: Path) -> Clip:
+    if not row.get("path") or not row.get("class"):
+        raise InputError(f"{root} has a clip list with a row without path or class: {row}")
     label = row["class"].strip()
-    captions = tuple(text.strip() for text in (row.get("caption_candidates") or "").split(";") if text.strip())
+    candidates = row.get("caption_candidates") or ""
+    listed = candidates.split(";") if isinstance(candidates, str) else candidates
+    captions = tuple(text.strip() for text in listed if text.strip())
     return Clip(
         path=root / row["path"],
         label=label,
         family=(row.get("family") or label).strip(),
         split=(row.get("split") or "train").strip(),
         captions=captions or (words(label),),
-        non_commercial=str(row.get("nc") or "0").strip() == "1",
+        non_commercial=str(row.get("nc") or "0").strip().lower() in {"1", "true", "yes"},
     )
 
 

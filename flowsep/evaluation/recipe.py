@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from flowsep.atomic import atomic_output
 from flowsep.data.manifest import Clip
 from flowsep.data.mixing import Audio, limit_together, mix_at_snr, place
 from flowsep.errors import InputError, UsageError
@@ -61,7 +62,11 @@ def read_recipe(path: Path | str) -> list[MixtureRow]:
 
 def write_recipe(path: Path | str, rows: Sequence[MixtureRow]) -> None:
     """Write rows as a recipe CSV."""
-    with Path(path).open("w", newline="", encoding="utf-8") as file:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with (
+        atomic_output(Path(path), overwrite=True) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.DictWriter(file, [column.name for column in fields(MixtureRow)], lineterminator="\n")
         writer.writeheader()
         writer.writerows(asdict(row) for row in rows)
@@ -100,7 +105,10 @@ def draw_recipe(clips: Sequence[Clip], root: Path, count: int, seed: int, length
     rng = np.random.default_rng(seed)
     long_enough: dict[str, list[tuple[Clip, float]]] = {}
     for clip in clips:
-        duration = min(length_s, soundfile.info(clip.path).duration)
+        try:
+            duration = min(length_s, soundfile.info(clip.path).duration)
+        except (OSError, soundfile.LibsndfileError) as error:
+            raise InputError(f"cannot read the clip {clip.path}: {error}; remove its row from the manifest") from error
         if duration >= 1.5:
             long_enough.setdefault(clip.label, []).append((clip, duration))
     labels = sorted(long_enough)

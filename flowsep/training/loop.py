@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from flowsep.checkpoint import write_json
 from flowsep.config import StageConfig
 from flowsep.data.dataset import collate
-from flowsep.errors import ModelError
+from flowsep.errors import ModelError, UsageError
 
 
 class FromStep(Sampler[list[int]]):
@@ -76,43 +76,54 @@ class Trainer:
 
     def __init__(self, objective: nn.Module, stage: StageConfig, run: Path, seed: int) -> None:
         from accelerate import Accelerator
+        from accelerate.state import AcceleratorState
         from diffusers.training_utils import EMAModel
 
         self.objective, self.stage, self.run, self.seed = objective, stage, run, seed
+        AcceleratorState._reset_state(reset_partial_state=True)  # an earlier stage may have had another precision
         self.accelerator = Accelerator(mixed_precision=stage.precision)
+        if self.accelerator.num_processes > 1:
+            raise UsageError("training runs in one process for now; start it without torchrun or accelerate launch")
         self.parameters = [parameter for parameter in objective.parameters() if parameter.requires_grad]
         optimiser = torch.optim.AdamW(
             self.parameters, lr=stage.learning_rate, weight_decay=stage.weight_decay, fused=True
         )
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: learning_rate_share(step, stage))
-        self.average = EMAModel(self.parameters, decay=stage.ema)
+        # With -1 the n-th update decays by (1 + n) / (10 + n), as FlowSep's (reference section 7).
+        self.average = EMAModel(self.parameters, decay=stage.ema, update_after_step=-1)
         self.wrapped, self.optimiser = self.accelerator.prepare(objective, optimiser)
         self.average.to(self.accelerator.device)
         saved = latest_checkpoint(run)
         self.step = 0 if saved is None else self.resume(saved)
 
     @property
-    def items_per_step(self) -> int:
-        """Items over all processes."""
-        return self.stage.batch_size * self.accelerator.num_processes
+    def learning_rate(self) -> float:
+        """Of the present step: from the configuration, also in a resumed run."""
+        return self.stage.learning_rate * learning_rate_share(self.step, self.stage)
 
     def batches(self, dataset: Dataset[dict[str, Any]]) -> DataLoader[Any]:
         """The batches from the present step on."""
-        sampler = FromStep(self.step, self.stage.steps, self.items_per_step)
+        sampler = FromStep(self.step, self.stage.steps, self.stage.batch_size)
         return DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, num_workers=1, prefetch_factor=4)
 
     def learn(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """One optimiser step on this process's share of the batch; returns loss, gradient norm and the loss's parts."""
+        """One optimiser step; returns loss, gradient norm and the loss's parts.
+
+        ModelError, with what to do, where the loss is no longer finite: nothing of that step is kept.
+        """
         accelerator = self.accelerator
-        torch.manual_seed(self.seed * 1_000_003 + self.step + 7919 * accelerator.process_index)
-        part = slice(accelerator.process_index, None, accelerator.num_processes)
-        batch = {k: v[part] if k == "text" else v[part].to(accelerator.device) for k, v in batch.items()}
+        torch.manual_seed(self.seed * 1_000_003 + self.step)
+        batch = {k: v if k == "text" else v.to(accelerator.device) for k, v in batch.items()}
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.learning_rate
         with accelerator.autocast():
             loss, parts = self.wrapped(batch)
+        if not torch.isfinite(loss):
+            raise ModelError(
+                f"the loss is not finite at step {self.step}; resume from the checkpoint with a lower learning rate"
+            )
         accelerator.backward(loss)
         norm = accelerator.clip_grad_norm_(self.parameters, self.stage.clip_norm)
         self.optimiser.step()
-        self.schedule.step()
         self.optimiser.zero_grad()
         self.average.step(self.parameters)
         self.step += 1
@@ -131,7 +142,7 @@ class Trainer:
         from safetensors.torch import save_file
 
         folder = self.run / "checkpoints" / f"step-{self.step}"
-        if folder.exists() or not self.accelerator.is_main_process:
+        if folder.exists():
             return
         partial = folder.parent / f".{folder.name}.partial"
         shutil.rmtree(partial, ignore_errors=True)
@@ -140,8 +151,7 @@ class Trainer:
         save_file(weights, partial / "weights.safetensors")
         shadows = dict(zip(weights, (p.contiguous() for p in self.average.shadow_params), strict=True))
         save_file(shadows, partial / "ema.safetensors")
-        states = {"optimiser": self.optimiser.state_dict(), "schedule": self.schedule.state_dict()}
-        torch.save(states, partial / "optimiser.pt")
+        torch.save({"optimiser": self.optimiser.state_dict()}, partial / "optimiser.pt")
         write_json(partial / "state.json", {"step": self.step, "ema_updates": self.average.optimization_step})
         partial.rename(folder)
         for old in checkpoints(self.run)[:-2]:
@@ -149,9 +159,17 @@ class Trainer:
 
     def resume(self, folder: Path) -> int:
         """Restore what `save` wrote; returns the step. ModelError if the weights do not fit this objective."""
+        from pickle import UnpicklingError
+
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        weights, shadows = load_file(folder / "weights.safetensors"), load_file(folder / "ema.safetensors")
+        try:
+            weights, shadows = load_file(folder / "weights.safetensors"), load_file(folder / "ema.safetensors")
+            state = torch.load(folder / "optimiser.pt", map_location="cpu", weights_only=True)
+            numbers = json.loads((folder / "state.json").read_text())
+        except (OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError) as error:
+            raise ModelError(f"the checkpoint {folder} is damaged; delete it to resume from the one before") from error
         parameters = self.named_parameters()
         wrong = [n for n in parameters.keys() | weights.keys() if n not in weights or n not in parameters]
         wrong += [n for n, p in parameters.items() if n in weights and p.shape != weights[n].shape]
@@ -162,10 +180,7 @@ class Trainer:
         with torch.no_grad():
             for name, parameter in parameters.items():
                 parameter.copy_(weights[name])
-        state = torch.load(folder / "optimiser.pt", map_location="cpu", weights_only=True)
         self.optimiser.load_state_dict(state["optimiser"])
-        self.schedule.load_state_dict(state["schedule"])
-        numbers = json.loads((folder / "state.json").read_text())
         self.average.shadow_params = [shadows[name].to(p.device) for name, p in parameters.items()]
         self.average.optimization_step = numbers["ema_updates"]
         return int(numbers["step"])
@@ -195,13 +210,12 @@ def fit(
     trainer = Trainer(objective, stage, run, seed)
     objective.train()
     logs, started = Logs(run), time.monotonic()
-    hidden = quiet or not trainer.accelerator.is_local_main_process
-    with closing(logs), tqdm(total=stage.steps, initial=trainer.step, disable=hidden, unit="step") as progress:
-        totals = Totals(logs, stage.log_steps, trainer.items_per_step)
+    with closing(logs), tqdm(total=stage.steps, initial=trainer.step, disable=quiet, unit="step") as progress:
+        totals = Totals(logs, stage.log_steps, stage.batch_size)
         for batch in trainer.batches(dataset):
             values = trainer.learn(batch)
             progress.update()
-            if totals.add(trainer.step, values, trainer.schedule.get_last_lr()[0]):
+            if totals.add(trainer.step, values, trainer.learning_rate):
                 progress.set_postfix(loss=f"{totals.last_loss:.3f}")
             out_of_time = max_minutes is not None and time.monotonic() - started > 60 * max_minutes
             if trainer.step % stage.checkpoint_steps == 0 or trainer.step == stage.steps or out_of_time:
@@ -209,6 +223,7 @@ def fit(
             if media and trainer.step % stage.media_steps == 0:
                 with trainer.averaged():
                     media(logs, trainer.step)
+                objective.train()
             if out_of_time:
                 break
     trainer.average.copy_to(trainer.parameters)
@@ -227,7 +242,7 @@ class Totals:
         self.last_loss = math.nan
 
     def add(self, step: int, values: dict[str, Tensor], rate: float) -> bool:
-        """Add one step; True where it completed a line. ModelError, with what to do, for a run that has diverged."""
+        """Add one step; True where it completed a line."""
         self.count += 1
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + float(value)
@@ -235,10 +250,6 @@ class Totals:
             return False
         means = {name: value / self.count for name, value in self.sums.items()}
         self.last_loss = means["loss"]
-        if not math.isfinite(self.last_loss):
-            raise ModelError(
-                f"the loss is not finite before step {step}; resume from the last checkpoint with a lower learning rate"
-            )
         now = time.monotonic()
         speed = self.count * self.items_per_step / (now - self.since)
         scalars = {f"train/{name}": value for name, value in means.items()}

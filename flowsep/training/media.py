@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,18 +13,20 @@ from flowsep.protocol import SampleOptions
 from vocoder.mel import log_mel
 
 if TYPE_CHECKING:
+    from flowsep.data.dataset import MixtureDataset
     from flowsep.separator import FlowSep
     from flowsep.training.loop import Logs
+    from flowsep.training.objectives import VAEObjective
 
 
 class MediaLogger:
     """Separates fixed items with the averaged weights; logs SI-SDR improvement, mel triplets and sounds."""
 
-    def __init__(self, separator: FlowSep, items: Sequence[dict[str, Any]]) -> None:
-        self.separator, self.items = separator, items
+    def __init__(self, separator: FlowSep, dataset: MixtureDataset) -> None:
+        self.separator, self.items = separator, fixed_items(dataset)
 
     def __call__(self, logs: Logs, step: int) -> None:
-        self.separator.eval()
+        self.separator.to(next(self.separator.unet.parameters()).device).eval()
         options = SampleOptions(render="mixture")
         gains = []
         for index, item in enumerate(self.items):
@@ -41,9 +44,41 @@ class MediaLogger:
             logs.tensorboard.add_image(f"{index}/mels", self.picture(list(sounds.values())), step)
             logs.tensorboard.add_text(f"{index}/query", item["text"], step)
         logs.scalars(step, {"media/si_sdri": float(torch.stack(gains).mean())})
-        self.separator.train()
 
     def picture(self, sounds: list[torch.Tensor]) -> torch.Tensor:
-        """Log-mels on top of each other (1, bands, frames), 80 dB from black to white."""
-        mels = torch.cat([log_mel(audio, self.separator.mel).T.flip(0) for audio in sounds])
-        return ((mels - mels.max()) / 9.21 + 1).clamp(0, 1)[None]
+        """Log-mels of waveforms (T,) on top of each other."""
+        return stacked([log_mel(audio, self.separator.mel) for audio in sounds])
+
+
+class VAEMedia:
+    """Logs mels of a few fixed mixtures as they went in and as the VAE gives them back."""
+
+    def __init__(self, objective: VAEObjective, dataset: MixtureDataset) -> None:
+        self.objective, self.items = objective, fixed_items(dataset)
+
+    def __call__(self, logs: Logs, step: int) -> None:
+        self.objective.eval()
+        device = next(self.objective.parameters()).device
+        for index, item in enumerate(self.items):
+            with torch.no_grad():
+                mel = self.objective.front_end.log_mel(
+                    self.objective.front_end.spectrum(item["mixture"][None].to(device))
+                )
+                decoded = self.objective.codec.decode(self.objective.codec.encode(mel))
+            logs.tensorboard.add_image(f"{index}/mel_and_decoded", stacked([mel[0].cpu(), decoded[0].cpu()]), step)
+
+
+def fixed_items(dataset: MixtureDataset, count: int = 4) -> list[dict[str, Any]]:
+    """The first `count` items, from a number that training never reaches, in which target and residual both sound."""
+    both = (
+        item
+        for item in map(dataset.__getitem__, itertools.count(2**30))
+        if item["target"].any() and item["residual"].any()
+    )
+    return list(itertools.islice(both, count))
+
+
+def stacked(mels: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Log-mels (N, M) on top of each other, low bands below: (1, bands, N), 80 dB from black to white."""
+    picture = torch.cat([mel.T.flip(0) for mel in mels])
+    return ((picture - picture.max()) / 9.21 + 1).clamp(0, 1)[None]

@@ -47,7 +47,8 @@ class VAEObjective(nn.Module):
         self.front_end = FrontEnd(config.vocoder.mel, codec.stride * 4)
 
     def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        mel = self.front_end.log_mel(self.front_end.spectrum(torch.cat([batch["target"], batch["mixture"]])))
+        with full_precision(batch["mixture"]):
+            mel = self.front_end.log_mel(self.front_end.spectrum(torch.cat([batch["target"], batch["mixture"]])))
         mean, logvar = self.codec.posterior(mel)
         sampled = mean + torch.exp(0.5 * logvar) * torch.randn_like(mean)
         decoded = self.codec.autoencoder.decode(sampled).sample[:, 0].float()
@@ -79,8 +80,14 @@ class VocoderObjective(nn.Module):
     def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         half = len(batch["target"]) // 2
         audio = torch.cat([batch["target"][:half], batch["mixture"][half:]])
-        mel = self.front_end.log_mel(self.front_end.spectrum(audio))
+        with full_precision(audio):
+            mel = self.front_end.log_mel(self.front_end.spectrum(audio))
         made = self.vocoder.audio(mel, audio.shape[-1]).float()
+        with full_precision(audio):
+            return self.distances(made, audio, mel)
+
+    def distances(self, made: Tensor, audio: Tensor, mel: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss and parts of waveforms (B, T) against audio (B, T) with its log-mel (B, N, M)."""
         mel_loss = (self.front_end.log_mel(self.front_end.spectrum(made)) - mel).abs().mean()
         losses = [spectral_losses(made, audio, n_fft) for n_fft in self.RESOLUTIONS]
         magnitude = sum(loss[0] for loss in losses) / len(losses)
@@ -149,7 +156,7 @@ class FlowObjective(nn.Module):
         return torch.where(torch.rand(count) < self.weights.start_share, torch.zeros_like(t), t)
 
     def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        with torch.no_grad():
+        with torch.no_grad(), full_precision(batch["mixture"]):
             mixture, target = (self.front_end.spectrum(batch[key]) for key in ("mixture", "target"))
             spectra = [target, mixture - target][: self.flow.stream_count]
             mels = [self.front_end.log_mel(spectrum) for spectrum in spectra]
@@ -164,16 +171,11 @@ class FlowObjective(nn.Module):
         parts = {"flow": loss}
         total = self.weights.flow * loss
         if self.weights.mel or self.weights.mask or self.weights.snr:
-            estimate = as_target(output, t, x, self.flow)
-            rendered = rendering_losses(
-                self.decode_streams(estimate),
-                mels,
-                mixture_mel,
-                mixture,
-                target,
-                self.bin_weights,
-                self.flow.mask_exponent,
-            )
+            decoded = [mel.float() for mel in self.decode_streams(as_target(output, t, x, self.flow))]
+            with full_precision(output):
+                rendered = rendering_losses(
+                    decoded, mels, mixture_mel, mixture, target, self.bin_weights, self.flow.mask_exponent
+                )
             parts.update(rendered)
             total = total + sum(getattr(self.weights, name) * value for name, value in rendered.items())
         return total, parts
@@ -181,6 +183,11 @@ class FlowObjective(nn.Module):
     def decode_streams(self, latent: Tensor) -> list[Tensor]:
         """Log-mels (B, N, M) of each stream of a latent (B, K * C, S, F)."""
         return [self.codec.decode(stream) for stream in latent.chunk(self.flow.stream_count, dim=1)]
+
+
+def full_precision(like: Tensor) -> torch.autocast:
+    """float32 for what is not a network: under autocast, mels and masks would be products in half precision."""
+    return torch.autocast(like.device.type, enabled=False)
 
 
 def rendering_losses(

@@ -14,8 +14,8 @@ from flowsep.data.synth import SYNTH_KINDS
 from flowsep.errors import InputError, ModelError, UsageError
 from flowsep.separator import FlowSep
 from flowsep.text import TextEncoder, build_t5, train_tokenizer
-from flowsep.training.loop import fit
-from flowsep.training.media import MediaLogger
+from flowsep.training.loop import fit, latest_checkpoint
+from flowsep.training.media import MediaLogger, VAEMedia
 from flowsep.training.objectives import FlowObjective, VAEObjective, VocoderObjective
 from flowsep.unet import build_unet
 from vae.model import MelVAE, build_codec, load_codec
@@ -36,7 +36,8 @@ def training_data(config: ModelConfig, data: Path, split: str = "train") -> tupl
 def prepare_run(config: ModelConfig, run: Path) -> None:
     """Make the run's folder and keep the resolved configuration in it; seed the initial weights."""
     run.mkdir(parents=True, exist_ok=True)
-    save_config(config, run / "config.yaml")
+    if latest_checkpoint(run) is None:  # a resumed run's configuration is written once it has proved to fit
+        save_config(config, run / "config.yaml")
     torch.manual_seed(config.seed)
 
 
@@ -49,11 +50,14 @@ def train_vae(
     prepare_run(config, run)
     _, dataset = training_data(config, data)
     objective = VAEObjective(MelVAE.build(config.codec), config)
-    fit(objective, dataset, config.vae_stage, run, config.seed, max_minutes, quiet=quiet)
+    fit(objective, dataset, config.vae_stage, run, config.seed, max_minutes, VAEMedia(objective, dataset), quiet)
+    save_config(config, run / "config.yaml")
     objective.cpu()
     with torch.no_grad():
-        targets = torch.stack([dataset[index]["target"] for index in range(2**20, 2**20 + 64)])
-        latents = objective.codec.posterior(objective.front_end.log_mel(objective.front_end.spectrum(targets)))[0]
+        # One at a time: a batch of whole clips may not fit where training did.
+        targets = (dataset[index]["target"][None] for index in range(2**20, 2**20 + 64))
+        mels = (objective.front_end.log_mel(objective.front_end.spectrum(target)) for target in targets)
+        latents = torch.cat([objective.codec.posterior(mel)[0] for mel in mels])
     objective.codec.autoencoder.register_to_config(scaling_factor=1.0 / float(latents.std()))
     objective.codec.save_pretrained(run / "vae")
     return run / "vae"
@@ -67,6 +71,7 @@ def train_vocoder(
     _, dataset = training_data(config, data)
     objective = VocoderObjective(Vocoder(config.vocoder), config)
     fit(objective, dataset, config.vocoder_stage, run, config.seed, max_minutes, quiet=quiet)
+    save_config(config, run / "config.yaml")
     objective.cpu().vocoder.save_pretrained(run / "vocoder")
     return run / "vocoder"
 
@@ -75,7 +80,7 @@ def tokenizer_captions(dataset: MixtureDataset, captions_csv: Path | None) -> li
     """Texts for the tokenizer: all queries of the data, and captions such as AudioCaps' where they are at hand."""
     import csv
 
-    texts = [text for options in dataset.captions.values() for text in options]
+    texts = [text for options in dataset.captions for text in options]
     texts += [text for kind in SYNTH_KINDS.values() for text in kind.captions]
     if captions_csv is not None:
         with captions_csv.open(newline="", encoding="utf-8") as file:
@@ -89,6 +94,7 @@ def build_text(config: ModelConfig, captions: Callable[[], list[str]], tokenizer
 
     if config.text.hub is not None:
         return hub_text_encoder(config)
+    # Training a tokenizer twice gives two vocabularies (ties are broken at random in its library): it is kept.
     if not (tokenizer_folder / "tokenizer.json").exists():
         train_tokenizer(captions(), config.text.vocab_size).save_pretrained(tokenizer_folder)
     return TextEncoder(build_t5(config.text), load_tokenizer(tokenizer_folder), config.text)
@@ -114,24 +120,29 @@ def train_flow(
     codec: Path | None = None,
     vocoder: Path | None = None,
     captions_csv: Path | None = None,
+    tokenizer: Path | None = None,
     max_minutes: float | None = None,
     quiet: bool = False,
 ) -> Path:
     """Train UNet and, if it is our own, the text encoder; writes run/model, a complete model folder, and returns it.
 
-    `codec` is a folder written by `train_vae`; patches need none. `vocoder` is a saved vocoder to include.
+    `codec` is a folder written by `train_vae`; patches need none. `vocoder` is a saved vocoder to include,
+    `tokenizer` the folder of one to use instead of training another on the captions.
     """
     if config.codec.kind == "vae" and codec is None:
         raise UsageError("codec.kind is 'vae': train it first (flowsep train vae) and give its folder with --vae")
     prepare_run(config, run)
     _, dataset = training_data(config, data)
-    text = build_text(config, lambda: tokenizer_captions(dataset, captions_csv), run / "tokenizer")
+    if tokenizer is not None and not (tokenizer / "tokenizer.json").is_file():
+        raise InputError(f"{tokenizer} holds no tokenizer.json; give the tokenizer folder of a model")
+    text = build_text(config, lambda: tokenizer_captions(dataset, captions_csv), tokenizer or run / "tokenizer")
     latent_codec = load_codec(codec) if codec else build_codec(config.codec)
     unet = build_unet(config.unet, config.flow.stream_count, latent_codec.latent_channels, config.text.d_model)
     objective = FlowObjective(unet, text, latent_codec, config)
     loaded = Vocoder.from_pretrained(vocoder) if vocoder else None
     separator = FlowSep.of_parts(config, unet, latent_codec, text, loaded)
-    media = MediaLogger(separator, [dataset[index] for index in range(2**21, 2**21 + 4)])
+    media = MediaLogger(separator, dataset)
     step = fit(objective, dataset, config.flow_stage, run, config.seed, max_minutes, media, quiet)
+    save_config(config, run / "config.yaml")
     separator.save_pretrained(run / "model", training={"steps": step, "seed": config.seed})
     return run / "model"
