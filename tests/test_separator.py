@@ -108,6 +108,8 @@ def test_mask_is_returned_on_ten_millisecond_frames():
 def test_digital_silence_stays_silent(separator):
     result = separator.separate(torch.zeros(1, 8000), [TEXT], SampleOptions(render="mixture"))
     assert not result.target.any()
+    spoken = separator.separate(torch.zeros(1, 8000), [TEXT], SampleOptions(render="vocoder"))
+    assert spoken.target.abs().max() < 1e-6  # the gain that silence was normalised by is put back
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,15 @@ import torch
 from safetensors.torch import load_file
 
 from flowsep.checkpoint import load_separator
+from flowsep.cli import main
 from flowsep.config import FlowLossConfig, StageConfig
-from flowsep.errors import ModelError, UsageError
+from flowsep.errors import InputError, ModelError, UsageError
 from flowsep.training.loop import learning_rate_share
 from flowsep.training.objectives import FlowObjective, rendering_losses
-from flowsep.training.recipes import train_flow, train_vae
+from flowsep.training.recipes import train_flow, train_vae, train_vocoder, training_data
 from tests.tiny import MIXTURE, PAPER, STAGE, tiny_separator, write_clips
 from vae.model import load_codec
+from vocoder.mel import log_mel
 
 DATA = replace(MIXTURE.data, phrasings=False)
 CONFIG = replace(MIXTURE, data=DATA, flow_loss=FlowLossConfig(flow=0.1, mel=0.2, mask=1.0, snr=1.0, start_share=0.5))
@@ -67,7 +69,11 @@ def test_vae_learns_and_stores_its_scale(clips, tmp_path):
     losses = list(losses_of(tmp_path / "run").values())
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
     codec = load_codec(folder)
-    assert codec.scaling_factor not in (1.0, PAPER.codec.scaling_factor)
+    with torch.no_grad():  # 1 / std of clean targets' latents, up to the draw of the targets
+        _, dataset = training_data(config, clips)
+        targets = torch.stack([dataset[n]["target"] for n in range(64)])
+        mels = log_mel(targets, config.vocoder.mel)[:, :64]
+        assert codec.scaling_factor == pytest.approx(1 / codec.posterior(mels)[0].std().item(), rel=0.2)
     model = train_flow(
         replace(config, flow_stage=replace(STAGE, steps=1)), clips, tmp_path / "flow", codec=folder, quiet=True
     )
@@ -126,3 +132,60 @@ def test_official_condition_dropout_attends_all_fifty_positions():
     objective = FlowObjective(separator.unet, separator.text, separator.codec, padded)
     state = objective.text_state(["a dog barking", "rain"])
     assert state.mask.shape == (2, 50) and state.mask.min() == 1
+
+
+def test_vocoder_learns_and_joins_the_exported_model(clips, tmp_path):
+    stage = replace(STAGE, steps=12, batch_size=2, learning_rate=2e-3, warmup=1)
+    config = replace(CONFIG, vocoder_stage=stage)
+    vocoder = train_vocoder(config, clips, tmp_path / "vocoder", quiet=True)
+    losses = list(losses_of(tmp_path / "vocoder").values())
+    assert losses[-1] < 0.9 * losses[0]
+    model = train_flow(replace(config, flow_stage=replace(STAGE, steps=1)), clips, tmp_path / "flow", quiet=True)
+    out = tmp_path / "exported"
+    arguments = ["export", str(model), str(out), "--vocoder", str(vocoder), "--steps", "3", "--mask-exponent", "2"]
+    assert main(arguments) == 0
+    assert main(arguments) == 3  # nothing is overwritten unasked
+    exported = load_separator(out, device="cpu")
+    assert (exported.sampling.steps, exported.flow.mask_exponent, exported.vocoder is not None) == (3, 2.0, True)
+    files = list(out.rglob("*.safetensors"))
+    assert all(value.dtype == torch.float16 for file in files for value in load_file(file).values())
+
+
+def test_precision_may_differ_between_stages_and_mels_stay_float32_under_it(clips, tmp_path):
+    half = replace(CONFIG, flow_stage=replace(STAGE, steps=2, precision="bf16"))
+    train_flow(half, clips, tmp_path / "half", quiet=True)
+    train_flow(CONFIG, clips, tmp_path / "full", quiet=True, max_minutes=0)
+    separator = tiny_separator(MIXTURE)
+    objective = FlowObjective(separator.unet, separator.text, separator.codec, CONFIG)
+    seen = []
+    original = objective.front_end.log_mel
+    objective.front_end.log_mel = lambda spectrum: seen.append(original(spectrum)) or seen[-1]
+    audio = 0.1 * torch.randn(2, 10240)
+    batch = {"mixture": audio, "target": audio / 2, "residual": audio / 2, "text": ["hiss", "low hum"]}
+    with torch.autocast("cpu", torch.bfloat16):
+        objective(batch)
+    assert seen and all(mel.dtype == torch.float32 for mel in seen)
+
+
+def test_media_shows_items_in_which_both_parts_sound(clips, tmp_path):
+    config = replace(CONFIG, data=replace(DATA, target_alone=0.4, target_absent=0.4))
+    config = replace(config, flow_stage=replace(STAGE, media_steps=3))
+    train_flow(config, clips, tmp_path / "run", quiet=True)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    values = [row["media/si_sdri"] for row in rows if "media/si_sdri" in row]
+    assert len(values) == 2 and all(abs(value) < 60 for value in values)
+
+
+def test_a_damaged_checkpoint_says_what_to_do(clips, tmp_path):
+    train_flow(CONFIG, clips, tmp_path / "run", quiet=True, max_minutes=0)
+    (tmp_path / "run" / "checkpoints" / "step-1" / "ema.safetensors").write_bytes(b"nothing")
+    with pytest.raises(ModelError, match="is damaged; delete it"):
+        train_flow(CONFIG, clips, tmp_path / "run", quiet=True)
+
+
+def test_saving_never_replaces_a_folder_that_is_no_model(tmp_path):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError, match="left alone"):
+        tiny_separator(MIXTURE).save_pretrained(tmp_path / "home")
+    assert (tmp_path / "home" / "thesis.txt").read_text() == "years of work"

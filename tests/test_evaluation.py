@@ -1,0 +1,114 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from flowsep.cli import main
+from flowsep.data.manifest import read_manifest
+from flowsep.data.mixing import energy
+from flowsep.errors import InputError
+from flowsep.evaluation.recipe import MixtureRow, draw_recipe, read_recipe, render_row, write_recipe
+from flowsep.evaluation.run import evaluate_recipe, summary_lines
+from flowsep.protocol import SampleOptions, Separation
+from tests.fakes import FakeSeparator
+from tests.tiny import MIXTURE, tiny_separator, write_clips
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = write_clips(tmp_path_factory.mktemp("data"), seconds=2.0)
+    rows = [f"{label}/{n}.wav,{label},{label},the {label}" for label in ("low_hum", "hiss", "clicks") for n in range(3)]
+    (folder / "manifest.csv").write_text("path,class,family,caption_candidates\n" + "\n".join(rows) + "\n")
+    return folder
+
+
+ROW = MixtureRow("t0", "low_hum/0.wav", "hiss/0.wav", 0.5, 0.0, 3.0, "the low_hum", "low_hum", "hiss", 3.0)
+
+
+def test_a_row_is_mixed_by_its_rule(data):
+    mixture, target, other = render_row(ROW, data)
+    assert mixture.shape == (48000,) and not target[:8000].any() and target[8000:40000].any()
+    assert 10 * np.log10(energy(target) / energy(other)) == pytest.approx(3.0, abs=1e-3)
+    np.testing.assert_allclose(mixture, target + other, atol=1e-6)
+    assert max(np.abs(part).max() for part in (mixture, target, other)) <= 0.95 + 1e-6
+
+
+def test_a_drawn_recipe_is_the_same_for_a_seed_and_keeps_its_promises(data, tmp_path):
+    clips = read_manifest(data)
+    rows = draw_recipe(clips, data, 12, seed=1)
+    assert rows == draw_recipe(clips, data, 12, seed=1) != draw_recipe(clips, data, 12, seed=2)
+    assert all(row.target_class != row.interferer_class and -5 <= row.snr_db <= 5 for row in rows)
+    assert {row.target_class for row in rows[:3]} == {"low_hum", "hiss", "clicks"}
+    write_recipe(tmp_path / "new" / "recipe.csv", rows)
+    assert read_recipe(tmp_path / "new" / "recipe.csv") == rows
+
+
+class Oracle(FakeSeparator):
+    """Gives back the target for its own caption, and the rest of the mixture for any other."""
+
+    def __init__(self, target):
+        super().__init__(window=10**6)
+        self.target = torch.from_numpy(target)[None]
+
+    def separate(self, mixture, texts, options=None):
+        out = self.target if texts == ["the low_hum"] else mixture - self.target
+        return Separation(
+            out, mixture - out, 1, {"all": 0.5}, {"steps": 1, "solver": "euler", "render": "mixture", "seed": 0}
+        )
+
+
+def test_evaluation_rewards_the_right_sound_and_shows_the_wrong_one(data):
+    _, target, _ = render_row(ROW, data)
+    report = evaluate_recipe(Oracle(target), [ROW], data, SampleOptions(), model="oracle", recipe="one")
+    assert report["si_sdri"]["mean"] > 80 and report["si_sdri_wrong_query"]["mean"] < -10
+    assert report["items"][0]["wrong_query"] == "the hiss" and report["improved_by_1_db"] == 1
+    assert report["log_mel_l1_ratio"]["mean"] == pytest.approx(0, abs=1e-3) and report["nfe"] == 1
+    text = "\n".join(summary_lines(report))
+    assert "SI-SDR improvement" in text and "oracle on one: 1 mixtures" in text
+
+
+def test_doing_nothing_improves_nothing(data):
+    report = evaluate_recipe(FakeSeparator(window=10**6), [ROW], data, SampleOptions(), model="copy", recipe="one")
+    assert report["si_sdri"]["mean"] == pytest.approx(0, abs=1e-6)
+    assert report["log_mel_l1_ratio"]["mean"] == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize(("change", "message"), [({"target_path": "no.wav"}, "no.wav"), ({}, "no rows")])
+def test_unusable_recipes_say_why(data, change, message):
+    rows = [replace(ROW, **change)] if change else []
+    with pytest.raises(InputError, match=message):
+        evaluate_recipe(FakeSeparator(window=10**6), rows, data, SampleOptions(), model="copy", recipe="one")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("id,query\n1,a\n", "lacks the column target_path"), ("", "lists no mixtures")]
+)
+def test_unreadable_recipes_say_what_is_missing(tmp_path, text, message):
+    (tmp_path / "recipe.csv").write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_recipe(tmp_path / "recipe.csv")
+
+
+def test_evaluate_and_recipe_commands_run_end_to_end(data, tmp_path, capsys):
+    tiny_separator(replace(MIXTURE, sampling=replace(MIXTURE.sampling, window_frames=512))).save_pretrained(
+        tmp_path / "m"
+    )
+    recipe = tmp_path / "recipe.csv"
+    assert main(["recipe", str(data), str(recipe), "--split", "train", "--count", "2"]) == 0
+    assert main(["recipe", str(data), str(recipe), "--split", "train", "--count", "2"]) == 3
+    report = tmp_path / "out" / "report.json"
+    command = ["evaluate", "--recipe", str(recipe), "--data", str(data), "--model", str(tmp_path / "m"), "-q"]
+    capsys.readouterr()
+    assert main([*command, "-o", str(report)]) == 0
+    assert "2 mixtures, mixture rendering, 1 steps (euler), 1 NFE" in capsys.readouterr().out
+    assert len(json.loads(report.read_text())["items"]) == 2
+    assert main([*command[:2], str(tmp_path / "none.csv"), *command[3:]]) == 3
+
+
+def test_the_validation_list_is_readable_and_has_two_hundred_mixtures():
+    from flowsep.training.recipes import PHRASINGS
+
+    rows = read_recipe(PHRASINGS.with_name("mixtures_valid.csv"))
+    assert len(rows) == 200 and len({row.target_class for row in rows}) > 140
