@@ -1,0 +1,69 @@
+"""The model that ships: small enough, licensed, and able to do what the README says."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from flowsep.checkpoint import SHIPPED, load_separator
+from flowsep.demo import build_example
+from flowsep.evaluation.recipe import read_recipe
+from flowsep.evaluation.run import evaluate_recipe
+from flowsep.evaluation.signal import si_sdr
+from flowsep.longform import separate_audio
+from flowsep.protocol import SampleOptions
+from flowsep.training.recipes import PHRASINGS
+
+DATA = os.environ.get("FLOWSEP_DATA")
+
+
+@pytest.fixture(scope="module")
+def small():
+    return load_separator("small", device="cpu")
+
+
+def test_all_shipped_weights_are_half_precision_safetensors_of_at_most_24_mb():
+    files = [file for file in SHIPPED.rglob("*") if file.is_file() and file.suffix not in {".json", ".md"}]
+    assert files and all(file.suffix == ".safetensors" for file in files)
+    assert sum(file.stat().st_size for file in files) <= 24e6
+    assert all(value.dtype == torch.float16 for file in files for value in load_file(file).values())
+
+
+def test_the_model_has_a_card_and_names_its_recordings():
+    assert "## Limits" in (SHIPPED / "small" / "README.md").read_text()
+    assert "philharmonia" in (SHIPPED / "small" / "ATTRIBUTIONS.md").read_text()
+
+
+def test_the_example_is_taken_apart_by_description(small):
+    example = build_example(seed=0)
+    queries = list(example.parts)
+    found = separate_audio(small, example.mixture, small.sample_rate, queries)
+    for query, other, separation in zip(queries, queries[::-1], found, strict=True):
+        reference = example.parts[query][0]
+        before = si_sdr(example.mixture[0], reference)
+        assert si_sdr(separation.target[0], reference) > before + 6, query
+        assert si_sdr(separation.target[0], example.parts[other][0]) < before, query
+
+
+def test_both_renderings_work_and_agree_about_the_bands(small):
+    example = build_example(seed=1)
+    query = next(iter(example.parts))
+    masked, spoken = (
+        small.separate(example.mixture, [query], SampleOptions(render=render)).target
+        for render in ("mixture", "vocoder")
+    )
+    levels = [
+        torch.stft(x, 1024, window=torch.hann_window(1024), return_complex=True).abs().mean(-1)[0].log()
+        for x in (masked, spoken)
+    ]
+    assert torch.corrcoef(torch.stack(levels))[0, 1] > 0.8
+
+
+@pytest.mark.skipif(DATA is None, reason="set FLOWSEP_DATA to the folder of clips that the recipe's paths start from")
+def test_mean_improvement_on_real_recordings(small):
+    rows = read_recipe(PHRASINGS.with_name("mixtures_valid.csv"))[:40]
+    report = evaluate_recipe(small, rows, Path(DATA), SampleOptions(), model="small", recipe="mixtures_valid.csv")
+    assert report["si_sdri"]["mean"] > 2.5
+    assert report["query_gap"]["mean"] > 8
