@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from flowsep.separator import FlowSep
+    from flowsep.text import TextEncoder
 
 SHIPPED = Path(__file__).parent / "pretrained"
 
@@ -157,6 +158,12 @@ def load_text(folder: Path, values: dict[str, Any]) -> Any:
     return TextEncoder(model, tokenizer, config)
 
 
+def save_text(text: TextEncoder, folder: Path) -> None:
+    """Write text_encoder/ and tokenizer/ into `folder`."""
+    text.model.save_pretrained(folder / "text_encoder")
+    text.tokenizer.save_pretrained(folder / "tokenizer")
+
+
 def save_separator(separator: FlowSep, folder: Path, training: dict[str, Any] | None = None) -> None:
     """Write a model folder, through a temporary name; weights keep their precision.
 
@@ -177,8 +184,7 @@ def save_separator(separator: FlowSep, folder: Path, training: dict[str, Any] | 
     separator.codec.save_pretrained(partial / "vae")
     if separator.vocoder is not None:
         separator.vocoder.save_pretrained(partial / "vocoder")
-    separator.text.model.save_pretrained(partial / "text_encoder")
-    separator.text.tokenizer.save_pretrained(partial / "tokenizer")
+    save_text(separator.text, partial)
     write_settings(
         partial,
         name=separator.name,

@@ -13,6 +13,7 @@ from flowsep.data.dataset import DataConfig
 from flowsep.errors import UsageError
 from flowsep.flow.path import FlowConfig
 from flowsep.text import TextConfig
+from flowsep.training.wordings import TextLossConfig
 from flowsep.unet import UNetConfig
 from vae.model import CodecConfig
 from vocoder.model import VocoderConfig
@@ -87,6 +88,8 @@ class ModelConfig:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
     data: DataConfig = field(default_factory=DataConfig)
+    text_stage: StageConfig = field(default_factory=StageConfig)
+    text_loss: TextLossConfig = field(default_factory=TextLossConfig)
     vae_stage: StageConfig = field(default_factory=StageConfig)
     vae_loss: VAELossConfig = field(default_factory=VAELossConfig)
     flow_stage: StageConfig = field(default_factory=StageConfig)

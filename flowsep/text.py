@@ -1,6 +1,7 @@
 """Captions -> text states for the UNet: a T5 encoder and its tokenizer.
 
-FlowSep uses the frozen encoder of Flan-T5-large; the small model a T5 encoder of our own, trained with the flow.
+FlowSep uses the frozen encoder of Flan-T5-large; the small model a T5 encoder of our own (`flowsep train text`), which
+is frozen in the flow's training too.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-CACHED_QUERIES = 256  # states that a text encoder keeps, the oldest go first
+CACHED_NUMBERS = 2**24  # of the states that a text encoder keeps (64 MiB), the oldest go first
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,9 @@ class TextEncoder(nn.Module):
             state = self._run([key[0]])
             self._cache[key] = (state.hidden, state.mask)
         rows = [TextState(*self._cache[key]) for key in keys]
-        while len(self._cache) > CACHED_QUERIES:
-            del self._cache[next(iter(self._cache))]
+        kept = sum(hidden.numel() for hidden, _ in self._cache.values()) if missing else 0
+        while kept > CACHED_NUMBERS:
+            kept -= self._cache.pop(next(iter(self._cache)))[0].numel()
         length = max(row.hidden.shape[1] for row in rows)
         padded = [row.padded(length) for row in rows]
         return TextState(torch.cat([hidden for hidden, _ in padded]), torch.cat([mask for _, mask in padded]))
@@ -112,7 +114,8 @@ class TextEncoder(nn.Module):
         """Number of tokens of a caption before it is cut, end token included."""
         return len(self.tokenizer(text)["input_ids"])
 
-    def _run(self, texts: Sequence[str]) -> TextState:
+    def tokens(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Token ids and mask (B, L), cut at max_length, on the model's device."""
         tokens = self.tokenizer(
             list(texts),
             max_length=self.config.max_length,
@@ -121,9 +124,15 @@ class TextEncoder(nn.Module):
             return_tensors="pt",
         )
         device = next(self.model.parameters()).device
-        mask = tokens["attention_mask"].to(device)
-        hidden = self.model(input_ids=tokens["input_ids"].to(device), attention_mask=mask).last_hidden_state
+        return tokens["input_ids"].to(device), tokens["attention_mask"].to(device)
+
+    def states(self, ids: Tensor, mask: Tensor) -> TextState:
+        """TextState of token ids and mask (B, L)."""
+        hidden = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
         return TextState(hidden, mask.to(hidden.dtype))
+
+    def _run(self, texts: Sequence[str]) -> TextState:
+        return self.states(*self.tokens(texts))
 
 
 def train_tokenizer(captions: Sequence[str], vocab_size: int) -> Any:

@@ -26,6 +26,7 @@ class UNetConfig:
     head_width: int = 32
     groups: int = 32
     pooled_text: bool = False  # the mean text state is also added to the time embedding
+    scale_shift: bool = False  # time (and pooled text) scale and shift the normalised features instead of being added
     out_channels: int | None = 16  # None: what the streams need. FlowSep has 16 of which it uses 8
 
     def __post_init__(self) -> None:
@@ -53,6 +54,7 @@ def build_unet(config: UNetConfig, streams: int, latent_channels: int, text_widt
         # In this class the argument is the number of heads, not their width.
         attention_head_dim=tuple(width // config.head_width for width in config.channels),
         norm_num_groups=config.groups,
+        resnet_time_scale_shift="scale_shift" if config.scale_shift else "default",
         **extra,
     )
 

@@ -11,7 +11,7 @@ from flowsep.config import FlowLossConfig, StageConfig
 from flowsep.errors import InputError, ModelError, UsageError
 from flowsep.training.loop import learning_rate_share
 from flowsep.training.objectives import FlowObjective, rendering_losses
-from flowsep.training.recipes import train_flow, train_vae, train_vocoder, training_data
+from flowsep.training.recipes import own_text_encoder, train_flow, train_text, train_vae, train_vocoder, training_data
 from tests.tiny import MIXTURE, PAPER, STAGE, tiny_separator, write_clips
 from vae.model import load_codec
 from vocoder.mel import log_mel
@@ -23,6 +23,11 @@ CONFIG = replace(MIXTURE, data=DATA, flow_loss=FlowLossConfig(flow=0.1, mel=0.2,
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
     return write_clips(tmp_path_factory.mktemp("clips"))
+
+
+@pytest.fixture(scope="module")
+def text(clips, tmp_path_factory):
+    return train_text(CONFIG, clips, tmp_path_factory.mktemp("text"), quiet=True)
 
 
 def weights_of(folder):
@@ -38,32 +43,31 @@ def losses_of(run):
     return {row["step"]: row["train/loss"] for row in rows if "train/loss" in row}
 
 
-def test_a_run_that_was_interrupted_and_resumed_equals_one_that_was_not(clips, tmp_path):
-    whole = train_flow(CONFIG, clips, tmp_path / "whole", quiet=True)
-    same = {"tokenizer": tmp_path / "whole" / "tokenizer", "quiet": True}
-    train_flow(CONFIG, clips, tmp_path / "parts", max_minutes=0, **same)  # stops after its first step
-    resumed = train_flow(CONFIG, clips, tmp_path / "parts", **same)
+def test_a_run_that_was_interrupted_and_resumed_equals_one_that_was_not(clips, text, tmp_path):
+    whole = train_flow(CONFIG, clips, tmp_path / "whole", text=text, quiet=True)
+    train_flow(CONFIG, clips, tmp_path / "parts", text=text, max_minutes=0, quiet=True)  # stops after its first step
+    resumed = train_flow(CONFIG, clips, tmp_path / "parts", text=text, quiet=True)
     expected, found = weights_of(whole), weights_of(resumed)
     assert all(torch.equal(expected[key], found[key]) for key in expected)
     assert losses_of(tmp_path / "parts") == losses_of(tmp_path / "whole")
     assert list(losses_of(tmp_path / "whole")) == list(range(1, 7))
 
 
-def test_a_trained_model_folder_separates(clips, tmp_path):
-    separator = load_separator(train_flow(CONFIG, clips, tmp_path / "run", quiet=True), device="cpu")
+def test_a_trained_model_folder_separates(clips, text, tmp_path):
+    separator = load_separator(train_flow(CONFIG, clips, tmp_path / "run", text=text, quiet=True), device="cpu")
     result = separator.separate(0.1 * torch.randn(1, 8000), ["low hum"])
     assert torch.isfinite(result.target).all() and result.mask is not None
     assert (tmp_path / "run" / "config.yaml").is_file() and list((tmp_path / "run" / "tensorboard").iterdir())
 
 
-def test_training_lowers_the_loss(clips, tmp_path):
+def test_training_lowers_the_loss(clips, text, tmp_path):
     config = replace(CONFIG, flow_stage=replace(STAGE, steps=60, batch_size=4, learning_rate=3e-3, checkpoint_steps=60))
-    train_flow(config, clips, tmp_path / "run", quiet=True)
+    train_flow(config, clips, tmp_path / "run", text=text, quiet=True)
     losses = list(losses_of(tmp_path / "run").values())
     assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
 
 
-def test_vae_learns_and_stores_its_scale(clips, tmp_path):
+def test_vae_learns_and_stores_its_scale(clips, text, tmp_path):
     config = replace(PAPER, data=DATA, vae_stage=replace(STAGE, steps=40, batch_size=4, learning_rate=3e-3))
     folder = train_vae(config, clips, tmp_path / "run", quiet=True)
     losses = list(losses_of(tmp_path / "run").values())
@@ -75,7 +79,12 @@ def test_vae_learns_and_stores_its_scale(clips, tmp_path):
         mels = log_mel(targets, config.vocoder.mel)[:, :64]
         assert codec.scaling_factor == pytest.approx(1 / codec.posterior(mels)[0].std().item(), rel=0.2)
     model = train_flow(
-        replace(config, flow_stage=replace(STAGE, steps=1)), clips, tmp_path / "flow", codec=folder, quiet=True
+        replace(config, flow_stage=replace(STAGE, steps=1)),
+        clips,
+        tmp_path / "flow",
+        codec=folder,
+        text=text,
+        quiet=True,
     )
     assert load_separator(model, device="cpu").codec.scaling_factor == pytest.approx(codec.scaling_factor)
 
@@ -85,13 +94,36 @@ def test_stages_that_do_not_fit_say_what_to_do(clips, tmp_path):
         train_vae(MIXTURE, clips, tmp_path / "run")
     with pytest.raises(UsageError, match="train it first"):
         train_flow(PAPER, clips, tmp_path / "run")
+    with pytest.raises(UsageError, match="train the text encoder first"):
+        train_flow(CONFIG, clips, tmp_path / "run")
+    with pytest.raises(InputError, match="lacks text_encoder/"):
+        train_flow(CONFIG, clips, tmp_path / "run", text=clips)
+    with pytest.raises(UsageError, match="needs no training"):
+        train_text(replace(CONFIG, text=replace(CONFIG.text, hub="some/encoder")), clips, tmp_path / "run")
+    with pytest.raises(InputError, match="caption column"):
+        train_text(CONFIG, clips, tmp_path / "run", captions_csv=tmp_path / "none.csv")
 
 
-def test_a_checkpoint_of_another_configuration_is_refused(clips, tmp_path):
-    train_flow(CONFIG, clips, tmp_path / "run", quiet=True, max_minutes=0)
+def test_the_text_encoder_learns_which_wordings_mean_the_same(clips, tmp_path):
+    stage = replace(STAGE, steps=150, batch_size=32, learning_rate=3e-3, checkpoint_steps=150)
+    config = replace(CONFIG, text=replace(CONFIG.text, vocab_size=200), text_stage=stage)
+    captions = tmp_path / "captions.csv"
+    captions.write_text("caption\na motor hums while rain falls\n")
+    folder = train_text(config, clips, tmp_path / "run", captions_csv=captions, quiet=True)
+    encoder = own_text_encoder(config, folder)
+    same, other = (encoder.encode([q]).pooled() for q in ("rain", "siren"))
+    asked = encoder.encode(["sound of rain"]).pooled()
+    closeness = torch.nn.functional.cosine_similarity
+    assert closeness(asked, same) > closeness(asked, other) + 0.3
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["train/correct"] > 0.6 > rows[0]["train/correct"]
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(clips, text, tmp_path):
+    train_flow(CONFIG, clips, tmp_path / "run", text=text, quiet=True, max_minutes=0)
     wider = replace(CONFIG, unet=replace(CONFIG.unet, channels=(16, 48)))
     with pytest.raises(ModelError, match="does not fit this configuration"):
-        train_flow(wider, clips, tmp_path / "run", quiet=True)
+        train_flow(wider, clips, tmp_path / "run", text=text, quiet=True)
 
 
 def test_learning_rate_warms_up_stays_and_falls():
@@ -134,13 +166,15 @@ def test_official_condition_dropout_attends_all_fifty_positions():
     assert state.mask.shape == (2, 50) and state.mask.min() == 1
 
 
-def test_vocoder_learns_and_joins_the_exported_model(clips, tmp_path):
+def test_vocoder_learns_and_joins_the_exported_model(clips, text, tmp_path):
     stage = replace(STAGE, steps=12, batch_size=2, learning_rate=2e-3, warmup=1)
     config = replace(CONFIG, vocoder_stage=stage)
     vocoder = train_vocoder(config, clips, tmp_path / "vocoder", quiet=True)
     losses = list(losses_of(tmp_path / "vocoder").values())
     assert losses[-1] < 0.9 * losses[0]
-    model = train_flow(replace(config, flow_stage=replace(STAGE, steps=1)), clips, tmp_path / "flow", quiet=True)
+    model = train_flow(
+        replace(config, flow_stage=replace(STAGE, steps=1)), clips, tmp_path / "flow", text=text, quiet=True
+    )
     out = tmp_path / "exported"
     arguments = ["export", str(model), str(out), "--vocoder", str(vocoder), "--steps", "3", "--mask-exponent", "2"]
     assert main(arguments) == 0
@@ -151,10 +185,10 @@ def test_vocoder_learns_and_joins_the_exported_model(clips, tmp_path):
     assert all(value.dtype == torch.float16 for file in files for value in load_file(file).values())
 
 
-def test_precision_may_differ_between_stages_and_mels_stay_float32_under_it(clips, tmp_path):
+def test_precision_may_differ_between_stages_and_mels_stay_float32_under_it(clips, text, tmp_path):
     half = replace(CONFIG, flow_stage=replace(STAGE, steps=2, precision="bf16"))
-    train_flow(half, clips, tmp_path / "half", quiet=True)
-    train_flow(CONFIG, clips, tmp_path / "full", quiet=True, max_minutes=0)
+    train_flow(half, clips, tmp_path / "half", text=text, quiet=True)
+    train_flow(CONFIG, clips, tmp_path / "full", text=text, quiet=True, max_minutes=0)
     separator = tiny_separator(MIXTURE)
     objective = FlowObjective(separator.unet, separator.text, separator.codec, CONFIG)
     seen = []
@@ -167,20 +201,20 @@ def test_precision_may_differ_between_stages_and_mels_stay_float32_under_it(clip
     assert seen and all(mel.dtype == torch.float32 for mel in seen)
 
 
-def test_media_shows_items_in_which_both_parts_sound(clips, tmp_path):
+def test_media_shows_items_in_which_both_parts_sound(clips, text, tmp_path):
     config = replace(CONFIG, data=replace(DATA, target_alone=0.4, target_absent=0.4))
     config = replace(config, flow_stage=replace(STAGE, media_steps=3))
-    train_flow(config, clips, tmp_path / "run", quiet=True)
+    train_flow(config, clips, tmp_path / "run", text=text, quiet=True)
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     values = [row["media/si_sdri"] for row in rows if "media/si_sdri" in row]
     assert len(values) == 2 and all(abs(value) < 60 for value in values)
 
 
-def test_a_damaged_checkpoint_says_what_to_do(clips, tmp_path):
-    train_flow(CONFIG, clips, tmp_path / "run", quiet=True, max_minutes=0)
+def test_a_damaged_checkpoint_says_what_to_do(clips, text, tmp_path):
+    train_flow(CONFIG, clips, tmp_path / "run", text=text, quiet=True, max_minutes=0)
     (tmp_path / "run" / "checkpoints" / "step-1" / "ema.safetensors").write_bytes(b"nothing")
     with pytest.raises(ModelError, match="is damaged; delete it"):
-        train_flow(CONFIG, clips, tmp_path / "run", quiet=True)
+        train_flow(CONFIG, clips, tmp_path / "run", text=text, quiet=True)
 
 
 def test_saving_never_replaces_a_folder_that_is_no_model(tmp_path):

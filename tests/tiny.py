@@ -38,6 +38,7 @@ PAPER = ModelConfig(
     vocoder=VOCODER,
     sampling=SamplingConfig(steps=2, window_frames=128, frame_multiple=128),
     data=DataConfig(crop_seconds=0.64),
+    text_stage=STAGE,
     vae_stage=STAGE,
     flow_stage=STAGE,
 )

@@ -1,4 +1,4 @@
-"""`flowsep train vae|flow|vocoder CONFIG [key=value ...]`."""
+"""`flowsep train text|vae|flow|vocoder CONFIG [key=value ...]`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,31 @@ Data = Annotated[Path, typer.Option("--data", help="Manifest CSV, or a folder of
 Run = Annotated[Path, typer.Option("--run", help="Folder of checkpoints, logs and the result; an old run is resumed.")]
 Minutes = Annotated[float | None, typer.Option("--max-minutes", help="Stop (and save) after so long.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
+
+
+@app.command()
+def text(
+    config: Config,
+    overrides: Overrides = None,
+    *,
+    data: Data,
+    run: Run,
+    captions: Annotated[
+        Path | None, typer.Option("--captions", help="CSV with a caption column: more words to learn.")
+    ] = None,
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option("--tokenizer", help="Folder of a tokenizer to use; none: one is trained on the captions."),
+    ] = None,
+    max_minutes: Minutes = None,
+    quiet: Quiet = False,
+) -> None:
+    """The text encoder, where it is our own; writes RUN/text."""
+    from flowsep.config import load_config
+    from flowsep.training.recipes import train_text
+
+    settings = load_config(config, overrides or ())
+    typer.echo(train_text(settings, data, run, captions, tokenizer, max_minutes, quiet))
 
 
 @app.command()
@@ -43,22 +68,18 @@ def flow(
     run: Run,
     vae: Annotated[Path | None, typer.Option("--vae", help="Folder written by `flowsep train vae`.")] = None,
     vocoder: Annotated[Path | None, typer.Option("--vocoder", help="Saved vocoder to include in the model.")] = None,
-    captions: Annotated[
-        Path | None, typer.Option("--captions", help="CSV with a caption column, for the tokenizer.")
-    ] = None,
-    tokenizer: Annotated[
-        Path | None,
-        typer.Option("--tokenizer", help="Folder of a tokenizer to use; none: one is trained on the captions."),
+    text: Annotated[
+        Path | None, typer.Option("--text", help="Folder written by `flowsep train text`, or a model's.")
     ] = None,
     max_minutes: Minutes = None,
     quiet: Quiet = False,
 ) -> None:
-    """The UNet and, if it is our own, the text encoder; writes the model folder RUN/model."""
+    """The UNet; writes the model folder RUN/model."""
     from flowsep.config import load_config
     from flowsep.training.recipes import train_flow
 
     settings = load_config(config, overrides or ())
-    typer.echo(train_flow(settings, data, run, vae, vocoder, captions, tokenizer, max_minutes, quiet))
+    typer.echo(train_flow(settings, data, run, vae, vocoder, text, max_minutes, quiet))
 
 
 @app.command()

@@ -178,9 +178,6 @@ def normalise_together(target: Audio, other: Audio, gain: float) -> tuple[Audio,
 
 
 def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Items as a batch: waveforms (B, T) and a list of texts."""
-    batch: dict[str, Any] = {
-        key: torch.stack([item[key] for item in items]) for key in ("mixture", "target", "residual")
-    }
-    batch["text"] = [item["text"] for item in items]
-    return batch
+    """Items as a batch: tensors stacked, texts in a list."""
+    columns = {key: [item[key] for item in items] for key in items[0]}
+    return {key: torch.stack(v) if isinstance(v[0], torch.Tensor) else v for key, v in columns.items()}

@@ -112,7 +112,7 @@ class Trainer:
         """
         accelerator = self.accelerator
         torch.manual_seed(self.seed * 1_000_003 + self.step)
-        batch = {k: v if k == "text" else v.to(accelerator.device) for k, v in batch.items()}
+        batch = {k: v.to(accelerator.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
         for group in self.optimiser.param_groups:
             group["lr"] = self.learning_rate
         with accelerator.autocast():

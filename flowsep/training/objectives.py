@@ -121,8 +121,7 @@ class FlowObjective(nn.Module):
         super().__init__()
         self.unet, self.text = unet, text
         self.codec = codec.requires_grad_(False).eval()
-        if config.text.hub is not None:
-            self.text.requires_grad_(False).eval()  # FlowSep's Flan-T5 is frozen
+        self.text.requires_grad_(False).eval()  # FlowSep's Flan-T5 is frozen, and so is ours
         self.flow, self.weights = config.flow, config.flow_loss
         multiple = codec.stride * 2 ** (len(config.unet.channels) - 1)
         self.front_end = FrontEnd(config.vocoder.mel, multiple)
@@ -137,8 +136,7 @@ class FlowObjective(nn.Module):
     def train(self, mode: bool = True) -> FlowObjective:
         super().train(mode)
         self.codec.eval()
-        if not any(parameter.requires_grad for parameter in self.text.parameters()):
-            self.text.eval()
+        self.text.eval()
         return self
 
     def text_state(self, texts: list[str]) -> TextState:
@@ -213,9 +211,11 @@ def rendering_losses(
     ideal = band_mask(ideal_pair[0], ideal_pair[1], mixture_mel, exponent)
     loudness = mixture_mel.exp()
     mask_loss = (((mask - ideal).abs() * loudness).sum((1, 2)) / loudness.sum((1, 2)).clamp(min=1e-6)).mean()
-    # Real and imaginary parts side by side: the derivative of a complex abs is slow and not needed for squares.
-    mixture_parts, target_parts = torch.view_as_real(mixture), torch.view_as_real(target)
-    error = (stft_mask(mask, weights)[..., None] * mixture_parts - target_parts).square().sum((1, 2, 3))
-    reference = mixture_parts.square().sum((1, 2, 3)).clamp(min=1e-6)
+    # |g X - Y|^2 = g^2 |X|^2 - 2 g Re(X conj Y) + |Y|^2, so that only the real gain g needs a derivative.
+    gain = stft_mask(mask, weights)
+    power, product = mixture.abs().square(), (mixture * target.conj()).real
+    error = (gain * (gain * power - 2 * product)).sum((1, 2)) + target.abs().square().sum((1, 2))
+    reference = power.sum((1, 2)).clamp(min=1e-6)
+    error = error.clamp(min=0.0)  # rounding
     snr_loss = torch.log10(error / reference + SNR_FLOOR).mean()
     return {"mel": mel_loss, "mask": mask_loss, "snr": snr_loss}

@@ -1,22 +1,24 @@
-"""Which parts, loss and data each stage of `flowsep train` has: vae, flow, vocoder."""
+"""Which parts, loss and data each stage of `flowsep train` has: text, vae, flow, vocoder."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
+from flowsep.checkpoint import load_text, save_text, write_json
 from flowsep.config import ModelConfig, save_config
 from flowsep.data.dataset import MixtureDataset
 from flowsep.data.manifest import Clip, read_manifest, read_phrasings, select
 from flowsep.data.synth import SYNTH_KINDS
 from flowsep.errors import InputError, ModelError, UsageError
 from flowsep.separator import FlowSep
-from flowsep.text import TextEncoder, build_t5, train_tokenizer
+from flowsep.text import TextEncoder, build_t5, load_tokenizer, train_tokenizer
 from flowsep.training.loop import fit, latest_checkpoint
 from flowsep.training.media import MediaLogger, VAEMedia
 from flowsep.training.objectives import FlowObjective, VAEObjective, VocoderObjective
+from flowsep.training.wordings import TextObjective, WordingDataset, wording_accuracy
 from flowsep.unet import build_unet
 from vae.model import MelVAE, build_codec, load_codec
 from vocoder.model import Vocoder
@@ -76,28 +78,76 @@ def train_vocoder(
     return run / "vocoder"
 
 
-def tokenizer_captions(dataset: MixtureDataset, captions_csv: Path | None) -> list[str]:
-    """Texts for the tokenizer: all queries of the data, and captions such as AudioCaps' where they are at hand."""
+def train_text(
+    config: ModelConfig,
+    data: Path,
+    run: Path,
+    captions_csv: Path | None = None,
+    tokenizer: Path | None = None,
+    max_minutes: float | None = None,
+    quiet: bool = False,
+) -> Path:
+    """Train our own text encoder on wordings of sounds; writes run/text for `train_flow`, and returns it.
+
+    Learns from the manifest's captions (train split), the phrasings of 224 classes and the captions of a CSV.
+    `tokenizer` is the folder of one to use instead of training one: its library breaks ties at random.
+    """
+    if config.text.hub is not None:
+        raise UsageError(f"text.hub is {config.text.hub!r}, which needs no training; set text.hub=null")
+    prepare_run(config, run)
+    wordings, families = class_wordings(config, data)
+    free = read_captions(captions_csv) if captions_csv else []
+    folder = tokenizer or run / "tokenizer"
+    if tokenizer is not None and not (tokenizer / "tokenizer.json").is_file():
+        raise InputError(f"{tokenizer} holds no tokenizer.json; give the tokenizer folder of a model")
+    if not (folder / "tokenizer.json").exists():
+        texts = [text for options in wordings.values() for text in options] + free
+        train_tokenizer(texts, config.text.vocab_size).save_pretrained(folder)
+    text = TextEncoder(build_t5(config.text), load_tokenizer(folder), config.text)
+    dataset = WordingDataset(wordings, families, free, config.text_loss.free_share, config.seed)
+    objective = TextObjective(text, len(dataset.labels), len(dataset.families), config.text_loss)
+    fit(objective, dataset, config.text_stage, run, config.seed, max_minutes, quiet=quiet)
+    save_config(config, run / "config.yaml")
+    save_text(objective.cpu().text, run / "text")
+    if config.data.phrasings:
+        unseen = wording_accuracy(objective, dataset, read_phrasings(PHRASINGS, "held_out"))
+        write_json(run / "text" / "held_out.json", unseen)
+    return run / "text"
+
+
+def class_wordings(config: ModelConfig, data: Path) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """Wordings and family of every class of the manifest, of the phrasings and of the synthesised sounds."""
+    clips = read_manifest(data)
+    families = {kind: sound.family for kind, sound in SYNTH_KINDS.items()} | {clip.label: clip.family for clip in clips}
+    phrasings = read_phrasings(PHRASINGS) if config.data.phrasings else {}
+    wordings: dict[str, list[str]] = {label: list(texts) for label, texts in phrasings.items()}
+    for clip in select(clips, "train", config.data.commercial_only):
+        wordings.setdefault(clip.label, []).extend(clip.captions)
+    for kind, sound in SYNTH_KINDS.items():
+        wordings.setdefault(kind, []).extend(sound.captions)
+    return wordings, families
+
+
+def read_captions(path: Path) -> list[str]:
+    """The caption column of a CSV file; InputError where there is none."""
     import csv
 
-    texts = [text for options in dataset.captions for text in options]
-    texts += [text for kind in SYNTH_KINDS.values() for text in kind.captions]
-    if captions_csv is not None:
-        with captions_csv.open(newline="", encoding="utf-8") as file:
-            texts += [row["caption"] for row in csv.DictReader(file)]
-    return texts
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [row["caption"] for row in csv.DictReader(file)]
+    except (OSError, UnicodeDecodeError, KeyError) as error:
+        raise InputError(f"cannot read captions from {path}; give a CSV file with a caption column") from error
 
 
-def build_text(config: ModelConfig, captions: Callable[[], list[str]], tokenizer_folder: Path) -> TextEncoder:
-    """Our own T5 with a tokenizer trained on `captions` (kept in tokenizer_folder), or the hub's frozen encoder."""
-    from flowsep.text import load_tokenizer
-
-    if config.text.hub is not None:
-        return hub_text_encoder(config)
-    # Training a tokenizer twice gives two vocabularies (ties are broken at random in its library): it is kept.
-    if not (tokenizer_folder / "tokenizer.json").exists():
-        train_tokenizer(captions(), config.text.vocab_size).save_pretrained(tokenizer_folder)
-    return TextEncoder(build_t5(config.text), load_tokenizer(tokenizer_folder), config.text)
+def own_text_encoder(config: ModelConfig, folder: Path | None) -> TextEncoder:
+    """The encoder written by `train_text`, or the one of a model folder."""
+    if folder is None:
+        raise UsageError("text.hub is null: train the text encoder first (flowsep train text) and give --text FOLDER")
+    if not (folder / "text_encoder").is_dir() or not (folder / "tokenizer").is_dir():
+        raise InputError(
+            f"{folder} lacks text_encoder/ and tokenizer/; give what `flowsep train text` wrote, or a model"
+        )
+    return load_text(folder, asdict(config.text))
 
 
 def hub_text_encoder(config: ModelConfig) -> TextEncoder:
@@ -119,28 +169,25 @@ def train_flow(
     run: Path,
     codec: Path | None = None,
     vocoder: Path | None = None,
-    captions_csv: Path | None = None,
-    tokenizer: Path | None = None,
+    text: Path | None = None,
     max_minutes: float | None = None,
     quiet: bool = False,
 ) -> Path:
-    """Train UNet and, if it is our own, the text encoder; writes run/model, a complete model folder, and returns it.
+    """Train the UNet; writes run/model, a complete model folder, and returns it.
 
-    `codec` is a folder written by `train_vae`; patches need none. `vocoder` is a saved vocoder to include,
-    `tokenizer` the folder of one to use instead of training another on the captions.
+    `codec` is a folder written by `train_vae`; patches need none. `text` is one written by `train_text`, or a model
+    folder; it is needed unless config.text.hub names an encoder. `vocoder` is a saved vocoder to include.
     """
     if config.codec.kind == "vae" and codec is None:
         raise UsageError("codec.kind is 'vae': train it first (flowsep train vae) and give its folder with --vae")
     prepare_run(config, run)
     _, dataset = training_data(config, data)
-    if tokenizer is not None and not (tokenizer / "tokenizer.json").is_file():
-        raise InputError(f"{tokenizer} holds no tokenizer.json; give the tokenizer folder of a model")
-    text = build_text(config, lambda: tokenizer_captions(dataset, captions_csv), tokenizer or run / "tokenizer")
+    encoder = own_text_encoder(config, text) if config.text.hub is None else hub_text_encoder(config)
     latent_codec = load_codec(codec) if codec else build_codec(config.codec)
     unet = build_unet(config.unet, config.flow.stream_count, latent_codec.latent_channels, config.text.d_model)
-    objective = FlowObjective(unet, text, latent_codec, config)
+    objective = FlowObjective(unet, encoder, latent_codec, config)
     loaded = Vocoder.from_pretrained(vocoder) if vocoder else None
-    separator = FlowSep.of_parts(config, unet, latent_codec, text, loaded)
+    separator = FlowSep.of_parts(config, unet, latent_codec, encoder, loaded)
     media = MediaLogger(separator, dataset)
     step = fit(objective, dataset, config.flow_stage, run, config.seed, max_minutes, media, quiet)
     save_config(config, run / "config.yaml")

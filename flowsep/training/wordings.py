@@ -1,0 +1,108 @@
+"""Teaching a small T5 encoder what wordings mean, before the flow hears a sound.
+
+Trained only through the separation loss, the encoder of the small model told a quarter of its own classes apart
+(docs/experiments.md). Here every wording is to name its class and its family, and masked words are to be guessed from
+the others, which teaches the words of captions that belong to no class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from flowsep.text import TextEncoder
+
+UNKNOWN, FIRST_WORD = 2, 3  # ids of `train_tokenizer`: padding 0, end 1, unknown 2, then the vocabulary
+NO_CLASS = -100  # what cross_entropy skips
+FRAMES = ("{}", "{}", "{}", "the sound of {}", "sound of {}", "{} sound", "{} in the background", "a recording of {}")
+
+
+@dataclass(frozen=True)
+class TextLossConfig:
+    """What the text stage draws and minimises."""
+
+    free_share: float = 0.4  # of the items: captions of no class, where there are any
+    hide: float = 0.15  # share of the words hidden from the encoder
+    sharpness: float = 12.0  # of the softmax over cosines
+    family: float = 0.5  # weight beside the class's 1
+    words: float = 0.3  # weight of the hidden words' cross-entropy
+
+
+class WordingDataset(Dataset[dict[str, Any]]):
+    """Texts with class and family numbers; item n depends on (seed, n) only. Classes are drawn uniformly."""
+
+    def __init__(
+        self, wordings: dict[str, Sequence[str]], families: dict[str, str], free: Sequence[str], share: float, seed: int
+    ) -> None:
+        self.labels = sorted(wordings)
+        self.families = sorted({families.get(label, label) for label in self.labels})
+        self.wordings = [tuple(dict.fromkeys(wordings[label])) for label in self.labels]
+        self.family_of = [self.families.index(families.get(label, label)) for label in self.labels]
+        self.free, self.share, self.seed = list(free), share if free else 0.0, seed
+
+    def __len__(self) -> int:
+        return 2**31 - 1  # items are drawn, not stored
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        rng = np.random.default_rng([self.seed, index])
+        label = torch.tensor(NO_CLASS)
+        if rng.random() < self.share:
+            return {"text": self.free[rng.integers(len(self.free))], "label": label, "family": label}
+        number = int(rng.integers(len(self.labels)))
+        text = self.wordings[number][rng.integers(len(self.wordings[number]))]
+        text = FRAMES[rng.integers(len(FRAMES))].format(text)
+        return {"text": text, "label": torch.tensor(number), "family": torch.tensor(self.family_of[number])}
+
+
+class TextObjective(nn.Module):
+    """Cross-entropy of class, family and hidden words from partly hidden wordings."""
+
+    def __init__(self, text: TextEncoder, labels: int, families: int, config: TextLossConfig) -> None:
+        super().__init__()
+        width = text.config.d_model
+        self.text, self.config = text, config
+        self.classes = nn.Parameter(torch.randn(labels, width))
+        self.families = nn.Parameter(torch.randn(families, width))
+        self.words = nn.Linear(width, width)
+
+    def similarity(self, pooled: Tensor, prototypes: Tensor) -> Tensor:
+        """Scaled cosines (B, K)."""
+        normalize = nn.functional.normalize
+        return self.config.sharpness * normalize(pooled, dim=-1) @ normalize(prototypes, dim=-1).T
+
+    def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        ids, mask = self.text.tokens(batch["text"])
+        hidden_words = (torch.rand(ids.shape).to(ids.device) < self.config.hide) & (ids >= FIRST_WORD)
+        state = self.text.states(ids.masked_fill(hidden_words, UNKNOWN), mask)
+        pooled = state.pooled()
+        cross_entropy = nn.functional.cross_entropy
+        logits = self.similarity(pooled, self.classes)
+        known = (batch["label"] != NO_CLASS).sum().clamp(min=1)
+        label_loss = cross_entropy(logits, batch["label"], reduction="sum") / known
+        family_loss = cross_entropy(self.similarity(pooled, self.families), batch["family"], reduction="sum") / known
+        embeddings = self.text.model.shared.weight
+        guesses = self.words(state.hidden[hidden_words]) @ embeddings.T * embeddings.shape[1] ** -0.5
+        word_loss = cross_entropy(guesses, ids[hidden_words], reduction="sum") / hidden_words.sum().clamp(min=1)
+        correct = (logits.argmax(1) == batch["label"]).sum() / known
+        parts = {"class": label_loss, "family": family_loss, "words": word_loss, "correct": correct}
+        return label_loss + self.config.family * family_loss + self.config.words * word_loss, parts
+
+
+@torch.no_grad()
+def wording_accuracy(
+    objective: TextObjective, dataset: WordingDataset, wordings: dict[str, Sequence[str]]
+) -> dict[str, float]:
+    """Share of wordings whose nearest class, and whose nearest family, is the right one; and their number."""
+    texts = [(text, label) for label, options in sorted(wordings.items()) for text in options]
+    labels = torch.tensor([dataset.labels.index(label) for _, label in texts])
+    families = torch.tensor(dataset.family_of)[labels]
+    pooled = torch.cat([objective.text.states(*objective.text.tokens([text])).pooled() for text, _ in texts])
+    right = (objective.similarity(pooled, objective.classes).argmax(1) == labels).float().mean()
+    kin = (objective.similarity(pooled, objective.families).argmax(1) == families).float().mean()
+    return {"class": round(float(right), 4), "family": round(float(kin), 4), "wordings": len(texts)}
