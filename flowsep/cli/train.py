@@ -69,7 +69,7 @@ def flow(
     vae: Annotated[Path | None, typer.Option("--vae", help="Folder written by `flowsep train vae`.")] = None,
     vocoder: Annotated[Path | None, typer.Option("--vocoder", help="Saved vocoder to include in the model.")] = None,
     text: Annotated[
-        Path | None, typer.Option("--text", help="Folder written by `flowsep train text`, or a model's.")
+        Path | None, typer.Option("--text", help="Folder written by `flowsep train text`, or a model (small).")
     ] = None,
     max_minutes: Minutes = None,
     quiet: Quiet = False,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from flowsep.checkpoint import load_text, save_text, write_json
+from flowsep.checkpoint import SHIPPED, load_text, save_text, write_json
 from flowsep.config import ModelConfig, save_config
 from flowsep.data.dataset import MixtureDataset
 from flowsep.data.manifest import Clip, read_manifest, read_phrasings, select
@@ -140,14 +140,16 @@ def read_captions(path: Path) -> list[str]:
 
 
 def own_text_encoder(config: ModelConfig, folder: Path | None) -> TextEncoder:
-    """The encoder written by `train_text`, or the one of a model folder."""
+    """The encoder written by `train_text`, or the one of a model: its folder, or the name of a shipped one."""
     if folder is None:
         raise UsageError("text.hub is null: train the text encoder first (flowsep train text) and give --text FOLDER")
-    if not (folder / "text_encoder").is_dir() or not (folder / "tokenizer").is_dir():
-        raise InputError(
-            f"{folder} lacks text_encoder/ and tokenizer/; give what `flowsep train text` wrote, or a model"
-        )
-    return load_text(folder, asdict(config.text))
+    for place in (folder, SHIPPED / folder):
+        if (place / "text_encoder").is_dir() and (place / "tokenizer").is_dir():
+            text = load_text(place, asdict(config.text))
+            if text.model.config.d_model != config.text.d_model:
+                raise ModelError(f"{folder} is {text.model.config.d_model} wide, text.d_model {config.text.d_model}")
+            return text
+    raise InputError(f"{folder} lacks text_encoder/ or tokenizer/; give what `flowsep train text` wrote, or a model")
 
 
 def hub_text_encoder(config: ModelConfig) -> TextEncoder:
