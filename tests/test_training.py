@@ -210,6 +210,17 @@ def test_media_shows_items_in_which_both_parts_sound(clips, text, tmp_path):
     assert len(values) == 2 and all(abs(value) < 60 for value in values)
 
 
+def test_vae_media_can_be_seen_and_heard(clips, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    config = replace(PAPER, data=DATA, vae_stage=replace(STAGE, steps=1, media_steps=1))
+    train_vae(config, clips, tmp_path / "run", quiet=True)
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    assert "0/mel_and_decoded" in events.Tags()["images"]
+    assert {"0/mixture", "0/decoded"} <= set(events.Tags()["audio"])
+
+
 def test_a_damaged_checkpoint_says_what_to_do(clips, text, tmp_path):
     train_flow(CONFIG, clips, tmp_path / "run", text=text, quiet=True, max_minutes=0)
     (tmp_path / "run" / "checkpoints" / "step-1" / "ema.safetensors").write_bytes(b"nothing")

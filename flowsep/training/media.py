@@ -10,6 +10,7 @@ import torch
 
 from flowsep.evaluation.signal import si_sdr
 from flowsep.protocol import SampleOptions
+from flowsep.render import apply_mask
 from vocoder.mel import log_mel
 
 if TYPE_CHECKING:
@@ -51,10 +52,14 @@ class MediaLogger:
 
 
 class VAEMedia:
-    """Logs mels of a few fixed mixtures as they went in and as the VAE gives them back."""
+    """Logs a few fixed mixtures as they went in and as the VAE gives them back.
+
+    This stage has no vocoder: the sound is the mixture with each band at the level that the decoded mel gives it.
+    """
 
     def __init__(self, objective: VAEObjective, dataset: MixtureDataset) -> None:
         self.objective, self.items = objective, fixed_items(dataset)
+        self.sample_rate = dataset.sample_rate
 
     def __call__(self, logs: Logs, step: int) -> None:
         self.objective.eval()
@@ -65,7 +70,13 @@ class VAEMedia:
                     self.objective.front_end.spectrum(item["mixture"][None].to(device))
                 )
                 decoded = self.objective.codec.decode(self.objective.codec.encode(mel))
-            logs.tensorboard.add_image(f"{index}/mel_and_decoded", stacked([mel[0].cpu(), decoded[0].cpu()]), step)
+            mel, decoded = mel[0].cpu(), decoded[0].cpu()
+            heard = apply_mask(
+                item["mixture"][None], (decoded - mel).exp(), self.sample_rate, self.objective.front_end.config
+            )
+            logs.tensorboard.add_image(f"{index}/mel_and_decoded", stacked([mel, decoded]), step)
+            logs.tensorboard.add_audio(f"{index}/mixture", item["mixture"][None], step, self.sample_rate)
+            logs.tensorboard.add_audio(f"{index}/decoded", heard, step, self.sample_rate)
 
 
 def fixed_items(dataset: MixtureDataset, count: int = 4) -> list[dict[str, Any]]:
