@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 
 from flowsep.data.dataset import DataConfig, MixtureDataset, collate
-from flowsep.data.manifest import read_manifest, read_phrasings, select
+from flowsep.data.manifest import PHRASINGS, read_manifest, read_phrasings, select
 from flowsep.data.mixing import change_speed, energy, equalise, limit_together, mix_at_snr, place, reverberate
 from flowsep.errors import InputError
-from flowsep.training.recipes import PHRASINGS
 from tests.tiny import write_clips
 
 RNG = np.random.default_rng(0)

@@ -9,8 +9,9 @@ from flowsep.cli import main
 from flowsep.data.manifest import read_manifest
 from flowsep.data.mixing import energy
 from flowsep.errors import InputError
+from flowsep.evaluation.oracle import oracle_lines, oracle_recipe
 from flowsep.evaluation.recipe import MixtureRow, draw_recipe, read_recipe, render_row, write_recipe
-from flowsep.evaluation.run import evaluate_recipe, summary_lines
+from flowsep.evaluation.run import captions_of, evaluate_recipe, evaluate_row, other_queries, summary_lines
 from flowsep.protocol import SampleOptions, Separation
 from tests.fakes import FakeSeparator
 from tests.tiny import MIXTURE, tiny_separator, write_clips
@@ -69,6 +70,27 @@ def test_evaluation_rewards_the_right_sound_and_shows_the_wrong_one(data):
     assert "SI-SDR improvement" in text and "oracle on one: 1 mixtures" in text
 
 
+def test_evaluation_asks_for_an_absent_sound_and_in_a_wording_never_trained_on(data):
+    _, target, _ = render_row(ROW, data)
+    clips = captions_of(data)
+    unseen = {"low_hum": ("a drone", "some humming")}
+    queries = other_queries(ROW, clips, unseen)
+    assert queries["absent_query"] == "the clicks" and queries["wrong_query"] == "the hiss"
+    assert queries["unseen_query"] in unseen["low_hum"] and queries == other_queries(ROW, clips, unseen)
+    assert set(other_queries(ROW, {}, {})) == {"wrong_query"}
+    item = evaluate_row(Oracle(target), ROW, data, clips, SampleOptions(), unseen)
+    assert item["unseen_wording_loss"] > 80 and item["absent_level_db"] < 0  # the oracle knows one wording only
+
+
+def test_oracles_are_ordered_and_exact_where_bands_do_not_overlap(data):
+    low_and_high = replace(ROW, interferer_path="high_whistle/0.wav", interferer_class="high_whistle")
+    report = oracle_recipe([ROW, low_and_high], data, "two")
+    ceiling, streams = report["stft_mask"]["mean"], report["mel_mask_two_streams"]["mean"]
+    assert ceiling > streams > report["class_spectra"]["mean"] > 0
+    assert report["items"][1]["mel_mask_two_streams"] > 30 and report["hard"] == []
+    assert "floor" in "\n".join(oracle_lines(report))
+
+
 def test_doing_nothing_improves_nothing(data):
     report = evaluate_recipe(FakeSeparator(window=10**6), [ROW], data, SampleOptions(), model="copy", recipe="one")
     assert report["si_sdri"]["mean"] == pytest.approx(0, abs=1e-6)
@@ -108,7 +130,7 @@ def test_evaluate_and_recipe_commands_run_end_to_end(data, tmp_path, capsys):
 
 
 def test_the_validation_list_is_readable_and_has_two_hundred_mixtures():
-    from flowsep.training.recipes import PHRASINGS
+    from flowsep.data.manifest import PHRASINGS
 
     rows = read_recipe(PHRASINGS.with_name("mixtures_valid.csv"))
     assert len(rows) == 200 and len({row.target_class for row in rows}) > 140

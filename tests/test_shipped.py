@@ -8,13 +8,13 @@ import torch
 from safetensors.torch import load_file
 
 from flowsep.checkpoint import SHIPPED, load_separator
+from flowsep.data.manifest import PHRASINGS
 from flowsep.demo import build_example
 from flowsep.evaluation.recipe import read_recipe
 from flowsep.evaluation.run import evaluate_recipe
 from flowsep.evaluation.signal import si_sdr
 from flowsep.longform import separate_audio
 from flowsep.protocol import SampleOptions
-from flowsep.training.recipes import PHRASINGS
 
 DATA = os.environ.get("FLOWSEP_DATA")
 

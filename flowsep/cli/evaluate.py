@@ -22,14 +22,18 @@ def evaluate(
     device: Annotated[str, typer.Option("--device")] = "auto",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write every figure as JSON here.")] = None,
     limit: Annotated[int | None, typer.Option("--limit", help="Only the first so many mixtures.")] = None,
+    oracle: Annotated[
+        bool, typer.Option("--oracle", help="No model: what each rendering could reach, and what needs no learning.")
+    ] = False,
     json_out: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
 ) -> None:
-    """Mean SI-SDR improvement over a fixed list of mixtures, with the right query and with the interferer's."""
+    """SI-SDR improvement over a fixed list of mixtures, for the right query, the interferer's and an absent sound's."""
     import json
 
     from flowsep.atomic import refuse_unwritable
     from flowsep.checkpoint import load_separator, write_json
+    from flowsep.evaluation.oracle import oracle_lines, oracle_recipe
     from flowsep.evaluation.recipe import read_recipe
     from flowsep.evaluation.run import evaluate_recipe, summary_lines
     from flowsep.protocol import SampleOptions
@@ -37,12 +41,15 @@ def evaluate(
     if output is not None:
         refuse_unwritable(output.parent)
     rows = read_recipe(recipe)[:limit]
-    separator = load_separator(model, device)
-    options = SampleOptions(steps, solver, guidance, seed, render)
-    report = evaluate_recipe(separator, rows, data, options, model=model, recipe=recipe.name, quiet=quiet)
+    if oracle:
+        report = oracle_recipe(rows, data, recipe.name)
+    else:
+        separator = load_separator(model, device)
+        options = SampleOptions(steps, solver, guidance, seed, render)
+        report = evaluate_recipe(separator, rows, data, options, model=model, recipe=recipe.name, quiet=quiet)
     if output is not None:
         write_json(output, report)
     if json_out:
         typer.echo(json.dumps({key: value for key, value in report.items() if key != "items"}))
     else:
-        typer.echo("\n".join(summary_lines(report)))
+        typer.echo("\n".join(oracle_lines(report) if oracle else summary_lines(report)))

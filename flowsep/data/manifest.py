@@ -16,6 +16,7 @@ from pathlib import Path
 
 from flowsep.errors import InputError
 
+PHRASINGS = Path(__file__).with_name("phrasings.csv")  # wordings of 224 classes, for training and kept out of it
 AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif"}
 
 

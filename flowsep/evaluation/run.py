@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,13 +10,24 @@ from typing import Any
 
 import torch
 
-from flowsep.data.manifest import Clip, read_manifest
+from flowsep.data.manifest import PHRASINGS, Clip, read_manifest, read_phrasings
 from flowsep.errors import InputError
 from flowsep.evaluation.recipe import SAMPLE_RATE, MixtureRow, interferer_query, render_row
 from flowsep.evaluation.signal import level_db, si_sdr
 from flowsep.evaluation.statistics import bootstrap_mean
 from flowsep.protocol import SampleOptions, TextSeparator
 from vocoder.mel import MelConfig, log_mel
+
+FIGURES = {
+    "si_sdr_mixture": ("SI-SDR of the mixture", "dB"),
+    "si_sdri": ("SI-SDR improvement", "dB"),
+    "si_sdri_wrong_query": ("  queried for the interferer", "dB"),
+    "query_gap": ("  right minus wrong query", "dB"),
+    "unseen_wording_loss": ("  lost with an unseen wording", "dB"),
+    "absent_level_db": ("level when the sound is absent", "dB"),
+    "log_mel_l1_ratio": ("log-mel L1 relative to the mixture's", "x"),
+    "seconds": ("seconds per mixture", "s"),
+}
 
 
 def evaluate_recipe(
@@ -37,13 +49,18 @@ def evaluate_recipe(
     if not rows:
         raise InputError("the recipe has no rows to evaluate")
     clips = captions_of(data)
-    items = [evaluate_row(separator, row, data, clips, options) for row in tqdm(rows, disable=quiet, unit="mixture")]
+    unseen = read_phrasings(PHRASINGS, "held_out")
+    items = [
+        evaluate_row(separator, row, data, clips, options, unseen) for row in tqdm(rows, disable=quiet, unit="mixture")
+    ]
     report: dict[str, Any] = {"schema_version": 1, "flowsep": __version__, "model": model, "recipe": recipe}
     report["settings"] = items[0]["settings"]
     report["nfe"] = items[0]["nfe"]
     report["mixtures"] = len(items)
-    for name in ("si_sdr_mixture", "si_sdri", "si_sdri_wrong_query", "query_gap", "log_mel_l1_ratio", "seconds"):
-        report[name] = bootstrap_mean([item[name] for item in items])
+    for name in FIGURES:
+        values = [item[name] for item in items if name in item]
+        if values:
+            report[name] = bootstrap_mean(values)
     report["median_si_sdri"] = statistics.median(item["si_sdri"] for item in items)
     report["improved_by_1_db"] = sum(item["si_sdri"] > 1 for item in items) / len(items)
     report["items"] = [{k: v for k, v in item.items() if k != "settings"} for item in items]
@@ -57,38 +74,61 @@ def captions_of(data: Path) -> dict[str, Clip]:
     return {clip.path.relative_to(data).as_posix(): clip for clip in read_manifest(data / "manifest.csv")}
 
 
+def other_queries(row: MixtureRow, clips: dict[str, Clip], unseen: dict[str, tuple[str, ...]]) -> dict[str, str]:
+    """What else the mixture is asked for: the interferer, the target in a wording kept out of training, a third sound.
+
+    The choice depends on the row's id only. Without a manifest, or for a class without such wordings, queries are left
+    out that cannot be had.
+    """
+    queries = {"wrong_query": interferer_query(row, clips)}
+    chance = random.Random(row.id)
+    if row.target_class in unseen:
+        queries["unseen_query"] = chance.choice(unseen[row.target_class])
+    present = {clips[path].family for path in (row.target_path, row.interferer_path) if path in clips}
+    absent = {clip.label: clip for clip in clips.values() if clip.family not in present} if present else {}
+    if absent:
+        queries["absent_query"] = absent[chance.choice(sorted(absent))].captions[0]
+    return queries
+
+
 def evaluate_row(
-    separator: TextSeparator, row: MixtureRow, data: Path, clips: dict[str, Clip], options: SampleOptions
+    separator: TextSeparator,
+    row: MixtureRow,
+    data: Path,
+    clips: dict[str, Clip],
+    options: SampleOptions,
+    unseen: dict[str, tuple[str, ...]],
 ) -> dict[str, Any]:
-    """Figures of one mixture: both queries, against the target."""
+    """Figures of one mixture against the target, for the right query and for the others."""
     mixture, target, _ = (torch.from_numpy(audio) for audio in render_row(row, data))
     before = si_sdr(mixture, target).item()
-    wrong_query = interferer_query(row, clips)
+    queries = other_queries(row, clips, unseen)
     right = separator.separate(mixture[None], [row.query], options)
-    wrong = separator.separate(mixture[None], [wrong_query], options)
-    gain = si_sdr(right.target[0].cpu(), target).item() - before
-    wrong_gain = si_sdr(wrong.target[0].cpu(), target).item() - before
+    estimate = right.target[0].cpu()
+    others = separator.separate(mixture[None].expand(len(queries), -1), list(queries.values()), options).target.cpu()
+    estimates = dict(zip(queries, others, strict=True))
+    gains = {name: si_sdr(audio, target).item() - before for name, audio in estimates.items()}
+    gain = si_sdr(estimate, target).item() - before
     mel = MelConfig()
     reference = log_mel(target, mel)
-    distance = (log_mel(right.target[0].cpu(), mel) - reference).abs().mean()
+    distance = (log_mel(estimate, mel) - reference).abs().mean()
     mixture_distance = (log_mel(mixture, mel) - reference).abs().mean()
-    return {
-        "id": row.id,
-        "target_class": row.target_class,
-        "interferer_class": row.interferer_class,
-        "query": row.query,
-        "wrong_query": wrong_query,
-        "snr_db": row.snr_db,
+    figures = {
         "si_sdr_mixture": before,
         "si_sdri": gain,
-        "si_sdri_wrong_query": wrong_gain,
-        "query_gap": gain - wrong_gain,
+        "si_sdri_wrong_query": gains["wrong_query"],
+        "query_gap": gain - gains["wrong_query"],
         "log_mel_l1_ratio": (distance / mixture_distance.clamp(min=1e-9)).item(),
-        "output_level_db": (level_db(right.target[0].cpu()) - level_db(mixture)).item(),
+        "output_level_db": (level_db(estimate) - level_db(mixture)).item(),
         "seconds": sum(right.seconds.values()),
-        "nfe": right.nfe,
-        "settings": right.settings,
     }
+    if "unseen_query" in gains:
+        figures["unseen_wording_loss"] = gain - gains["unseen_query"]
+    if "absent_query" in gains:
+        figures["absent_level_db"] = (level_db(estimates["absent_query"]) - level_db(mixture)).item()
+    names = ("id", "target_class", "interferer_class", "query", "snr_db")
+    about = {name: getattr(row, name) for name in names}
+    return {**about, **queries, **figures, "nfe": right.nfe, "settings": right.settings}
 
 
 def summary_lines(report: dict[str, Any]) -> list[str]:
@@ -99,17 +139,10 @@ def summary_lines(report: dict[str, Any]) -> list[str]:
         f"{settings['steps']} steps ({settings['solver']}), {report['nfe']} NFE, seed {settings['seed']}",
         "mean with 95 % bootstrap interval",
     ]
-    names = {
-        "si_sdr_mixture": ("SI-SDR of the mixture", "dB"),
-        "si_sdri": ("SI-SDR improvement", "dB"),
-        "si_sdri_wrong_query": ("  queried for the interferer", "dB"),
-        "query_gap": ("  right minus wrong query", "dB"),
-        "log_mel_l1_ratio": ("log-mel L1 relative to the mixture's", "x"),
-        "seconds": ("seconds per mixture", "s"),
-    }
-    for name, (title, unit) in names.items():
-        value = report[name]
-        lines.append(f"{title:<38} {value['mean']:8.2f} {unit:<2} [{value['low']:.2f}, {value['high']:.2f}]")
+    for name, (title, unit) in FIGURES.items():
+        if name in report:
+            value = report[name]
+            lines.append(f"{title:<38} {value['mean']:8.2f} {unit:<2} [{value['low']:.2f}, {value['high']:.2f}]")
     lines.append(f"{'median SI-SDR improvement':<38} {report['median_si_sdri']:8.2f} dB")
     lines.append(f"{'improved by more than 1 dB':<38} {100 * report['improved_by_1_db']:8.0f} %")
     return lines

@@ -10,7 +10,7 @@ import torch
 from flowsep.checkpoint import SHIPPED, load_text, save_text, write_json
 from flowsep.config import ModelConfig, save_config
 from flowsep.data.dataset import MixtureDataset
-from flowsep.data.manifest import Clip, read_manifest, read_phrasings, select
+from flowsep.data.manifest import PHRASINGS, Clip, read_manifest, read_phrasings, select
 from flowsep.data.synth import SYNTH_KINDS
 from flowsep.errors import InputError, ModelError, UsageError
 from flowsep.separator import FlowSep
@@ -22,8 +22,6 @@ from flowsep.training.wordings import TextObjective, WordingDataset, wording_acc
 from flowsep.unet import build_unet
 from vae.model import MelVAE, build_codec, load_codec
 from vocoder.model import Vocoder
-
-PHRASINGS = Path(__file__).parents[1] / "data" / "phrasings.csv"
 
 
 def training_data(config: ModelConfig, data: Path, split: str = "train") -> tuple[list[Clip], MixtureDataset]:
