@@ -221,6 +221,17 @@ def test_vae_media_can_be_seen_and_heard(clips, tmp_path):
     assert {"0/mixture", "0/decoded"} <= set(events.Tags()["audio"])
 
 
+def test_training_can_go_on_from_a_model(clips, text, tmp_path):
+    first = train_flow(CONFIG, clips, tmp_path / "first", text=text, quiet=True)
+    still = replace(CONFIG, flow_stage=replace(STAGE, steps=1, learning_rate=0.0))
+    second = train_flow(still, clips, tmp_path / "second", start=first, quiet=True)
+    expected, found = weights_of(first), weights_of(second)
+    assert all(torch.equal(expected[key], found[key]) for key in expected)
+    wider = replace(CONFIG, unet=replace(CONFIG.unet, channels=(16, 48)))
+    with pytest.raises(ModelError, match="does not fit this configuration"):
+        train_flow(wider, clips, tmp_path / "third", start=first, quiet=True)
+
+
 def test_a_damaged_checkpoint_says_what_to_do(clips, text, tmp_path):
     train_flow(CONFIG, clips, tmp_path / "run", text=text, quiet=True, max_minutes=0)
     (tmp_path / "run" / "checkpoints" / "step-1" / "ema.safetensors").write_bytes(b"nothing")

@@ -71,6 +71,9 @@ def flow(
     text: Annotated[
         Path | None, typer.Option("--text", help="Folder written by `flowsep train text`, or a model (small).")
     ] = None,
+    start: Annotated[
+        Path | None, typer.Option("--from", help="A model to go on from: your sounds on top of what it knows (small).")
+    ] = None,
     max_minutes: Minutes = None,
     quiet: Quiet = False,
 ) -> None:
@@ -79,7 +82,7 @@ def flow(
     from flowsep.training.recipes import train_flow
 
     settings = load_config(config, overrides or ())
-    typer.echo(train_flow(settings, data, run, vae, vocoder, text, max_minutes, quiet))
+    typer.echo(train_flow(settings, data, run, vae, vocoder, text, start, max_minutes, quiet))
 
 
 @app.command()

@@ -6,8 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from flowsep.checkpoint import SHIPPED, load_text, save_text, write_json
+from flowsep.checkpoint import SHIPPED, load_separator, load_text, save_text, write_json
 from flowsep.config import ModelConfig, save_config
 from flowsep.data.dataset import MixtureDataset
 from flowsep.data.manifest import PHRASINGS, Clip, read_manifest, read_phrasings, select
@@ -170,21 +171,26 @@ def train_flow(
     codec: Path | None = None,
     vocoder: Path | None = None,
     text: Path | None = None,
+    start: Path | None = None,
     max_minutes: float | None = None,
     quiet: bool = False,
 ) -> Path:
     """Train the UNet; writes run/model, a complete model folder, and returns it.
 
     `codec` is a folder written by `train_vae`; patches need none. `text` is one written by `train_text`, or a model
-    folder; it is needed unless config.text.hub names an encoder. `vocoder` is a saved vocoder to include.
+    folder; it is needed unless config.text.hub names an encoder. `vocoder` is a saved vocoder to include. `start` is a
+    model, its folder or the name of a shipped one, whose text encoder is kept and whose UNet is trained on.
     """
     if config.codec.kind == "vae" and codec is None:
         raise UsageError("codec.kind is 'vae': train it first (flowsep train vae) and give its folder with --vae")
+    text = text or start
     prepare_run(config, run)
     _, dataset = training_data(config, data)
     encoder = own_text_encoder(config, text) if config.text.hub is None else hub_text_encoder(config)
     latent_codec = load_codec(codec) if codec else build_codec(config.codec)
     unet = build_unet(config.unet, config.flow.stream_count, latent_codec.latent_channels, config.text.d_model)
+    if start is not None:
+        copy_weights(unet, load_separator(start, "cpu").unet, str(start))
     objective = FlowObjective(unet, encoder, latent_codec, config)
     loaded = Vocoder.from_pretrained(vocoder) if vocoder else None
     separator = FlowSep.of_parts(config, unet, latent_codec, encoder, loaded)
@@ -193,3 +199,13 @@ def train_flow(
     save_config(config, run / "config.yaml")
     separator.save_pretrained(run / "model", training={"steps": step, "seed": config.seed})
     return run / "model"
+
+
+def copy_weights(unet: nn.Module, trained: nn.Module, name: str) -> None:
+    """The weights of `trained` into `unet`; ModelError where the two differ in shape."""
+    try:
+        unet.load_state_dict(trained.state_dict())
+    except RuntimeError as error:
+        raise ModelError(
+            f"the UNet of {name} does not fit this configuration; use the one it was trained with"
+        ) from error
