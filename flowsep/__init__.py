@@ -7,13 +7,32 @@ from typing import TYPE_CHECKING, Any
 from flowsep.protocol import SampleOptions, Separation, TextSeparator
 
 if TYPE_CHECKING:
+    from flowsep.activity import find_segments
     from flowsep.checkpoint import list_models, load_separator
+    from flowsep.remixing import remix, remove
     from flowsep.separator import FlowSep
 
 __version__ = "0.1.0"
-__all__ = ["FlowSep", "SampleOptions", "Separation", "TextSeparator", "list_models", "load_separator"]
+__all__ = [
+    "FlowSep",
+    "SampleOptions",
+    "Separation",
+    "TextSeparator",
+    "find_segments",
+    "list_models",
+    "load_separator",
+    "remix",
+    "remove",
+]
 
-_HEAVY = {"FlowSep": "flowsep.separator", "list_models": "flowsep.checkpoint", "load_separator": "flowsep.checkpoint"}
+_HEAVY = {
+    "FlowSep": "flowsep.separator",
+    "find_segments": "flowsep.activity",
+    "list_models": "flowsep.checkpoint",
+    "load_separator": "flowsep.checkpoint",
+    "remix": "flowsep.remixing",
+    "remove": "flowsep.remixing",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -30,6 +31,28 @@ def atomic_output(path: Path, overwrite: bool = False) -> Iterator[Path]:
     finally:
         if os.path.lexists(temporary):
             os.unlink(temporary)
+
+
+@contextmanager
+def atomic_outputs(folder: Path, paths: Sequence[Path], overwrite: bool = False) -> Iterator[Path]:
+    """Give a staging folder inside `folder`; when the block ends, its files become `paths`, matched by name.
+
+    An exception before that, Ctrl-C among them, leaves nothing. InputError where a path exists (without `overwrite`)
+    or cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".flowsep-", dir=folder) as name:
+            staging = Path(name)
+            yield staging
+            for path in paths:
+                refuse_existing(path, overwrite)
+            for path in paths:
+                os.replace(staging / path.name, path)
+    except OSError as error:
+        raise InputError(
+            f"cannot write to {folder}: {error.strerror or error}; choose another folder with -o"
+        ) from error
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:

@@ -5,22 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import platform
-import tempfile
 import time
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from flowsep import __version__, checkpoint
-from flowsep.atomic import refuse_existing
+from flowsep.atomic import atomic_outputs
 from flowsep.audio import SUBTYPES, Audio, downmix, write_audio
-from flowsep.errors import InputError
 from flowsep.longform import LongSeparation, Progress, separate_audio
 from flowsep.naming import FileJob, QueryFiles
 from flowsep.protocol import SampleOptions, TextSeparator
@@ -78,24 +75,13 @@ def separate_file(
     clock = time.perf_counter()
     found = separate_audio(model.separator, audio.samples, audio.sample_rate, job.texts, options, progress)
     seconds = time.perf_counter() - clock
-    try:
-        job.folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".flowsep-", dir=job.folder) as name:
-            staging = Path(name)
-            documents = []
-            for query, separation in zip(job.queries, found, strict=True):
-                _write_query(staging, query, audio, separation, format)
-                document = describe(model, query, audio, separation, options, format, seconds)
-                (staging / query.sidecar.name).write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-                documents.append(document)
-            for path in job.paths():
-                refuse_existing(path, overwrite)
-            for path in job.paths():
-                os.replace(staging / path.name, path)
-    except OSError as error:
-        raise InputError(
-            f"cannot write to {job.folder}: {error.strerror or error}; choose another folder with -o"
-        ) from error
+    documents = []
+    with atomic_outputs(job.folder, job.paths(), overwrite) as staging:
+        for query, separation in zip(job.queries, found, strict=True):
+            _write_query(staging, query, audio, separation, format)
+            document = describe(model, query, audio, separation, options, format, seconds)
+            write_sidecar(staging / query.sidecar.name, document)
+            documents.append(document)
     return documents
 
 
@@ -124,35 +110,63 @@ def describe(
     outputs = [output("target", query.target, separation.target)]
     if query.residual is not None:
         outputs.append(output("residual", query.residual, separation.residual))
-    resolved = {key: value for key, value in asdict(options).items() if value is not None}
-    run = {"nfe": separation.nfe, "windows": separation.windows, "window": model.separator.window}
-    written = {"device": model.device, "dtype": model.dtype, "format": format, "subtype": SUBTYPES[format]}
     return {
         "schema_version": SCHEMA_VERSION,
-        "input": {
-            "path": str(audio.path),
-            "sha256": sha256(audio.path),
-            "sample_rate": audio.sample_rate,
-            "channels": audio.samples.shape[0],
-            "frames": audio.samples.shape[1],
-            "format": audio.format,
-            "subtype": audio.subtype,
-        },
+        "input": describe_input(audio),
         "query": query.text,
         "outputs": outputs,
         "plot": str(query.plot) if query.plot is not None else None,
         "sidecar": str(query.sidecar),
-        "params": {**resolved, **separation.settings, **run, **written},
+        "params": describe_params(model, options, separation, format),
         "scores": {"sum_error_db": sum_error_db(audio.samples, separation)},
-        "timing": {
-            "load_s": round(model.load_seconds, 4),
-            "stages": {stage: round(value, 4) for stage, value in separation.seconds.items()},
-            "run_s": round(seconds, 4),  # all queries of the file
-            "rtf": round(seconds / audio.seconds, 4),
-        },
+        "timing": describe_timing(model, separation.seconds, seconds, audio),  # of all queries of the file
         "model": {"id": model.id, "hash": model.hash},
         "versions": versions(),
     }
+
+
+class Run(Protocol):
+    """What the sidecar says of any run of a separator over a recording."""
+
+    nfe: int
+    settings: dict[str, Any]
+    windows: int
+
+
+def describe_input(audio: Audio) -> dict[str, Any]:
+    """The input file: path, content hash, and what it was."""
+    return {
+        "path": str(audio.path),
+        "sha256": sha256(audio.path),
+        "sample_rate": audio.sample_rate,
+        "channels": audio.samples.shape[0],
+        "frames": audio.samples.shape[1],
+        "format": audio.format,
+        "subtype": audio.subtype,
+    }
+
+
+def describe_params(model: LoadedModel, options: SampleOptions, run: Run, format: str | None = None) -> dict[str, Any]:
+    """Every setting as resolved, network calls, windows, device and, where audio is written, its format."""
+    resolved = {key: value for key, value in asdict(options).items() if value is not None}
+    counts = {"nfe": run.nfe, "windows": run.windows, "window": model.separator.window}
+    written = {"format": format, "subtype": SUBTYPES[format]} if format is not None else {}
+    return {**resolved, **run.settings, **counts, "device": model.device, "dtype": model.dtype, **written}
+
+
+def describe_timing(model: LoadedModel, stages: dict[str, float], seconds: float, audio: Audio) -> dict[str, Any]:
+    """Seconds of loading, of each stage and of the whole run, and the run's as a share of the recording's."""
+    return {
+        "load_s": round(model.load_seconds, 4),
+        "stages": {stage: round(value, 4) for stage, value in stages.items()},
+        "run_s": round(seconds, 4),
+        "rtf": round(seconds / audio.seconds, 4),
+    }
+
+
+def write_sidecar(path: Path, document: dict[str, Any]) -> None:
+    """Write a document as JSON."""
+    path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
 
 def output(role: str, path: Path, samples: Tensor) -> dict[str, Any]:

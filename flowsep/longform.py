@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -56,34 +56,71 @@ def separate_audio(
     query; what it raises stops the work. Digital silence comes back as silence with an AudioWarning. Non-finite
     output of the model raises ModelError.
     """
-    if not texts:
-        raise UsageError("no query; describe the sound to take out")
-    if audio.dim() != 2 or audio.shape[-1] == 0:
-        raise InputError(f"audio must be (channels, samples) with at least one sample, not {tuple(audio.shape)}")
-    report = progress or (lambda stage, done, total: None)
-    if not audio.any():
-        warnings.warn("the input is digital silence; the outputs are silent too", AudioWarning, stacklevel=2)
-        return [LongSeparation(torch.zeros_like(audio), torch.zeros_like(audio), nfe=0, windows=0) for _ in texts]
-    length = audio.shape[-1]
-    padded = torch.nn.functional.pad(audio, (0, max(0, round(SHORTEST * sample_rate) - length)))
-    clock = time.perf_counter()
-    mono = resample(downmix(padded)[None], sample_rate, separator.sample_rate)[0]  # (T at the separator's rate,)
-    resampling = time.perf_counter() - clock
-    joined = _separate_windows(separator, mono, texts, options, report)
-    joined.seconds = {"resample": resampling, **joined.seconds}
-    return [_finish(separator, joined, query, padded, sample_rate, length, report) for query in range(len(texts))]
+    report = progress or _silent
+    heard = listen(separator, audio, sample_rate, texts, options, report)
+    padded = pad_short(audio, sample_rate)
+    return [
+        _finish(separator, heard, query, padded, sample_rate, audio.shape[-1], report) for query in range(len(texts))
+    ]
 
 
 @dataclass
-class _Joined:
-    """What the windows add up to: masks (Q, N, M), or waveforms (Q, T) where the separator gave no masks."""
+class Heard:
+    """What the windows of one recording add up to, for Q queries.
+
+    `values` are masks (Q, N, M) on the frames and bands of `separator.mel`, or waveforms (Q, T) where the separator
+    gave no masks and none were asked for. They belong to the recording as `pad_short` leaves it.
+    """
 
     values: Tensor
     masked: bool
+    own_masks: bool  # False: the masks, if any, were made from the rendered levels
     nfe: list[int]
     settings: list[dict[str, Any]]
     seconds: dict[str, float]
     windows: int
+    mono: Tensor | None = None  # (T,) what the model heard, at its own rate
+
+
+def listen(
+    separator: TextSeparator,
+    audio: Tensor,
+    sample_rate: int,
+    texts: Sequence[str],
+    options: SampleOptions | None = None,
+    progress: Progress | None = None,
+    as_masks: bool = False,
+) -> Heard:
+    """All windows of audio (C, T) at `sample_rate` Hz through the separator, joined, before anything is rendered.
+
+    `as_masks` asks for masks of every separator: a rendering without any is turned into one by `level_mask`.
+    `progress` is called with stage "separate" after each batch of a window. Digital silence gives masks of zero, with
+    an AudioWarning and without asking the model. UsageError without a query, InputError without samples.
+    """
+    if not texts:
+        raise UsageError("no query; describe the sound to take out")
+    if audio.dim() != 2 or audio.shape[-1] == 0:
+        raise InputError(f"audio must be (channels, samples) with at least one sample, not {tuple(audio.shape)}")
+    if not audio.any():
+        warnings.warn("the input is digital silence; the outputs are silent too", AudioWarning, stacklevel=3)
+        values, queries = torch.zeros(len(texts), 1, separator.mel.n_mels), range(len(texts))
+        return Heard(values, True, True, [0] * len(texts), [{} for _ in queries], {}, windows=0)
+    clock = time.perf_counter()
+    mono = resample(downmix(pad_short(audio, sample_rate))[None], sample_rate, separator.sample_rate)[0]
+    resampling = time.perf_counter() - clock
+    heard = _separate_windows(separator, mono, texts, options, progress or _silent, as_masks)
+    heard.seconds = {"resample": resampling, **heard.seconds}
+    heard.mono = mono
+    return heard
+
+
+def pad_short(audio: Tensor, sample_rate: int) -> Tensor:
+    """audio (C, T), with zeros after it where it is shorter than any model takes (0.1 s)."""
+    return torch.nn.functional.pad(audio, (0, max(0, round(SHORTEST * sample_rate) - audio.shape[-1])))
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    """Report progress to nobody."""
 
 
 def window_starts(length: int, window: int, overlap: int, hop: int) -> list[int]:
@@ -115,20 +152,28 @@ def window_weights(index: int, starts: Sequence[int], window: int, overlap: int,
 
 
 def _separate_windows(
-    separator: TextSeparator, mono: Tensor, texts: Sequence[str], options: SampleOptions | None, report: Progress
-) -> _Joined:
+    separator: TextSeparator,
+    mono: Tensor,
+    texts: Sequence[str],
+    options: SampleOptions | None,
+    report: Progress,
+    as_masks: bool,
+) -> Heard:
     """mono (T,) at the separator's rate -> the joined masks or waveforms of all queries."""
     hop = separator.sample_rate // 100  # masks live on 10 ms frames
     window, overlap = separator.window, max(1, round(OVERLAP * separator.window))
     starts = window_starts(len(mono), window, overlap, hop)
     queries = range(len(texts))
     batches = [queries[first : first + QUERIES_AT_ONCE] for first in queries[::QUERIES_AT_ONCE]]
-    joined: _Joined | None = None
+    joined: Heard | None = None
     for index, start in enumerate(starts):
         piece = mono[start : start + window]
         for number, batch in enumerate(batches):
             found = separator.separate(piece.expand(len(batch), -1), [texts[query] for query in batch], options)
-            joined = joined or _empty(found, len(texts), len(mono), hop, len(starts))
+            own_masks = found.mask is not None
+            if as_masks and not own_masks:
+                found = replace(found, mask=level_mask(separator, piece, found.target))
+            joined = joined or _empty(found, own_masks, len(texts), len(mono), hop, len(starts))
             step, offset = (hop, start // hop) if joined.masked else (1, start)
             values = (found.mask if joined.masked else found.target).detach().to("cpu", torch.float32)
             count = values.shape[1]
@@ -142,14 +187,30 @@ def _separate_windows(
     return joined
 
 
-def _empty(found: Separation, queries: int, length: int, hop: int, windows: int) -> _Joined:
+def level_mask(separator: TextSeparator, mixture: Tensor, target: Tensor) -> Tensor:
+    """Mask (B, N, M) of a rendered target (B, T) in the mixture (T,), both at the separator's rate.
+
+    The gain of each mel band and 10 ms frame is min(1, |target| / |mixture|), magnitudes; what was rendered is measured
+    and not used itself, so that its phase does not matter.
+    """
+    from flowsep.render import band_mask
+    from vocoder.mel import log_mel
+
+    mel = separator.mel
+    waves = resample(torch.cat([mixture[None].to(target), target]), separator.sample_rate, mel.sample_rate)
+    frames = waves.shape[-1] // mel.hop_length + 1
+    levels = log_mel(torch.nn.functional.pad(waves, (0, max(0, mel.n_fft - waves.shape[-1]))), mel)[:, :frames]
+    return band_mask(levels[1:], None, levels[:1])
+
+
+def _empty(found: Separation, own_masks: bool, queries: int, length: int, hop: int, windows: int) -> Heard:
     """Zeros to add the windows to, of the kind that the first window's result has."""
     masked = found.mask is not None
     shape = (queries, length // hop + 1, found.mask.shape[-1]) if masked else (queries, length)
-    return _Joined(torch.zeros(shape), masked, [0] * queries, [{} for _ in range(queries)], {}, windows)
+    return Heard(torch.zeros(shape), masked, own_masks, [0] * queries, [{} for _ in range(queries)], {}, windows)
 
 
-def _account(joined: _Joined, batch: range, found: Separation) -> None:
+def _account(joined: Heard, batch: range, found: Separation) -> None:
     """Add one call's network calls and seconds to the sums."""
     for query in batch:
         joined.nfe[query] += found.nfe
@@ -158,9 +219,15 @@ def _account(joined: _Joined, batch: range, found: Separation) -> None:
         joined.seconds[stage] = joined.seconds.get(stage, 0.0) + seconds
 
 
+def refuse_non_finite_output(values: Tensor) -> None:
+    """Raise ModelError where what the model gave holds NaN or infinity."""
+    if not torch.isfinite(values).all():
+        raise ModelError("the model gave NaN or infinity; try --dtype float32, more --steps or another --solver")
+
+
 def _finish(
     separator: TextSeparator,
-    joined: _Joined,
+    joined: Heard,
     query: int,
     audio: Tensor,
     sample_rate: int,
@@ -177,8 +244,7 @@ def _finish(
     else:
         wave = resample(values[None], separator.sample_rate, sample_rate, audio.shape[-1])
         target = wave.expand_as(audio).clone()
-    if not torch.isfinite(target).all():
-        raise ModelError("the model gave NaN or infinity; try --dtype float32, more --steps or another --solver")
+    refuse_non_finite_output(target)
     target = target[:, :length]
     report("join", query + 1, len(joined.values))
     seconds = {**joined.seconds, "join": time.perf_counter() - clock}

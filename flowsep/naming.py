@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from flowsep.atomic import refuse_existing, refuse_unwritable
 from flowsep.errors import InputError
@@ -87,6 +88,52 @@ def plan_outputs(
     return jobs
 
 
+@dataclass(frozen=True)
+class MixJob:
+    """One input file and the one file that a remix, or a removal, of the described sounds is written to."""
+
+    source: Path
+    folder: Path
+    texts: list[str]  # as the model gets them
+    output: Path
+    sidecar: Path
+
+    def paths(self) -> list[Path]:
+        """All files, in the order in which they are named to the user."""
+        return [self.output, self.sidecar]
+
+
+class Job(Protocol):
+    """What every command knows of the work on one input file."""
+
+    @property
+    def source(self) -> Path:
+        """The input."""
+
+    @property
+    def folder(self) -> Path:
+        """Where all outputs go."""
+
+    @property
+    def texts(self) -> list[str]:
+        """The queries."""
+
+    def paths(self) -> list[Path]:
+        """All outputs."""
+
+
+def plan_mixes(
+    sources: Sequence[Path], texts: Sequence[str], name: str, folder: Path, format: str = "wav"
+) -> list[MixJob]:
+    """One job per source: {stem}.{slug of name}.{format} and .json in `folder`; stems as `plan_outputs` has them."""
+    stems = numbered([source.stem for source in sources])
+    bases = [f"{stem}.{slug(name)}" for stem in stems]
+    return [
+        MixJob(source, folder, list(texts), folder / f"{base}.{format}", folder / f"{base}.json")
+        for source, base in zip(sources, bases, strict=True)
+    ]
+
+
 def numbered(names: Sequence[str]) -> list[str]:
     """The names, each that came before (whatever its case) with -2, -3, ... appended until it is new."""
     taken: set[str] = set()
@@ -101,7 +148,7 @@ def numbered(names: Sequence[str]) -> list[str]:
     return result
 
 
-def refuse_outputs(jobs: Sequence[FileJob], overwrite: bool) -> None:
+def refuse_outputs(jobs: Sequence[Job], overwrite: bool) -> None:
     """Raise InputError before any work: outputs that exist, that are inputs, that coincide, or an unwritable folder."""
     sources = {job.source.resolve() for job in jobs}
     seen: set[str] = set()

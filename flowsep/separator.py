@@ -152,6 +152,7 @@ class FlowSep(nn.Module):
         """mixture (B, T) float32 at `sample_rate`, T up to `window`, one text each -> target and residual (B, T).
 
         The level is the mixture's: the mean and the gain that the network's input was normalised by are put back.
+        One mixture expanded to B rows (`mixture.expand(B, -1)`: several queries) is analysed and encoded once.
         Raises UsageError for shapes or options that do not fit.
         """
         options = self.resolve(options)
@@ -161,12 +162,14 @@ class FlowSep(nn.Module):
                 f"and {len(texts)}; use flowsep.longform for longer audio"
             )
         clock = Stopwatch(self.device)
-        mixture = mixture.to(self.device, torch.float32)
+        distinct = 1 if mixture.stride(0) == 0 else len(mixture)  # stride 0: all rows are the first
+        mixture = mixture[:distinct].to(self.device, torch.float32)
         normalised, mean, gain = normalise(mixture)
         spectrum = stft(self.pad(normalised), self.mel)
         source_mel = self.log_mel(spectrum)
         clock.lap("mel")
         source = self.codec.encode(source_mel.to(self.dtype)).float()
+        source, mixture = source.expand(len(texts), -1, -1, -1), mixture.expand(len(texts), -1)
         clock.lap("encode")
         text = self.text.encode(texts)
         empty = self.text.unconditional(len(texts)) if options.guidance != 1 else None

@@ -44,3 +44,22 @@ def tone(seconds: float, sample_rate: int, channels: int = 1, hertz: float = 440
     phases = torch.arange(channels)[:, None]
     noise = torch.randn(channels, len(times), generator=torch.Generator().manual_seed(0))
     return 0.5 * torch.sin(2 * torch.pi * hertz * times + phases) + 0.02 * noise
+
+
+@dataclass
+class PatternSeparator(FakeSeparator):
+    """Masks that change over time and frequency: pattern(text, N, M) -> (N, M), for recordings of one window."""
+
+    pattern: Callable[[str, int, int], Tensor] = lambda text, frames, bands: torch.ones(frames, bands)
+
+    def separate(self, mixture: Tensor, texts: Sequence[str], options: SampleOptions | None = None) -> Separation:
+        """The patterns as masks; the target waveform is that of `FakeSeparator` and not to be used."""
+        found = super().separate(mixture, texts, options)
+        _, frames, bands = found.mask.shape
+        found.mask = torch.stack([self.pattern(text, frames, bands) for text in texts])
+        return found
+
+
+def random_pattern(text: str, frames: int, bands: int) -> Tensor:
+    """A mask (N, M) of uniform numbers, another for every text."""
+    return torch.rand(frames, bands, generator=torch.Generator().manual_seed(sum(text.encode())))

@@ -19,32 +19,10 @@ import typer
 from flowsep.audio import read_audio, write_audio
 from flowsep.cli import COMMANDS, main
 from flowsep.errors import DeviceError, ModelError
-from tests.fakes import FakeSeparator, tone
+from tests.fakes import tone
 from tests.test_audio import BAD, bad_inputs
 
 ROOT = Path(__file__).parents[1]
-
-
-def install(fake: FakeSeparator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have every command load `fake`, from a folder without weights."""
-    monkeypatch.setattr("flowsep.checkpoint.find_model", lambda name: Path("no-weights"))
-    monkeypatch.setattr("flowsep.checkpoint.load_separator", lambda folder, device="auto", dtype=None: fake)
-
-
-@pytest.fixture
-def separator(monkeypatch) -> FakeSeparator:
-    """The separator that every command of the test gets: half of the mixture for a dog, a quarter for all else."""
-    fake = FakeSeparator(gain=lambda text: 0.5 if "dog" in text else 0.25)
-    install(fake, monkeypatch)
-    return fake
-
-
-@pytest.fixture
-def mixture(tmp_path) -> Path:
-    """A stereo file of 2.5 s at 44.1 kHz with 16 bits."""
-    path = tmp_path / "mix.v2.wav"
-    soundfile.write(path, tone(2.5, 44100, channels=2).T.numpy(), 44100, subtype="PCM_16")
-    return path
 
 
 def failure(capfd, arguments: list[object]) -> tuple[int, str]:

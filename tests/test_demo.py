@@ -8,8 +8,8 @@ import torch
 
 from flowsep.cli import main
 from flowsep.demo import build_example
+from tests.conftest import install
 from tests.fakes import FakeSeparator
-from tests.test_cli import install
 
 
 @pytest.fixture

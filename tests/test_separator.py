@@ -137,3 +137,19 @@ def test_states_of_a_query_are_computed_once():
     for _ in range(3):
         separator.separate(mixture(batch=2), [TEXT, TEXT])
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("render", ["mixture", "vocoder"])
+def test_queries_of_one_expanded_mixture_share_its_encoding_and_get_what_each_would_alone(separator, render):
+    sound, texts, batches = mixture(), [TEXT, "rain falling", "a siren"], []
+    options = SampleOptions(render=render)
+    encode = separator.codec.encode
+    separator.codec.encode = lambda mel: batches.append(len(mel)) or encode(mel)
+    try:
+        shared = separator.separate(sound.expand(3, -1), texts, options)
+        repeated = separator.separate(sound.repeat(3, 1), texts, options)
+    finally:
+        del separator.codec.encode
+    assert batches == [1, 3]
+    assert shared.target.shape == shared.residual.shape == (3, 9000)
+    torch.testing.assert_close(shared.target, repeated.target, atol=2e-5, rtol=0)

@@ -18,6 +18,9 @@ from flowsep.errors import DeviceError, FlowSepError, InputError
 # Command name -> where it lives ("module:attribute", a function or a typer app) and its line in the help.
 COMMANDS = {
     "separate": ("flowsep.cli.separate:separate", "Take described sounds out of recordings."),
+    "remove": ("flowsep.cli.remove:remove", "Write recordings without described sounds."),
+    "remix": ("flowsep.cli.remix:remix", "Turn described sounds up, down or away."),
+    "segments": ("flowsep.cli.segments:segments", "Say when a described sound is active."),
     "demo": ("flowsep.cli.demo:demo", "Build an example mixture, separate it, and show what comes out."),
     "doctor": ("flowsep.cli.doctor:doctor", "Say what is installed, what works and what is in the way."),
     "convert": ("flowsep.cli.convert:app", "Turn an official checkpoint into a model folder."),

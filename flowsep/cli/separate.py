@@ -17,16 +17,17 @@ import typer
 
 from flowsep.errors import PartialFailure, UsageError
 from flowsep.flow import SOLVER_NAMES
-from flowsep.naming import FileJob, plan_outputs, refuse_outputs
+from flowsep.gains import tidied
+from flowsep.naming import FileJob, Job, plan_outputs, refuse_outputs
 from flowsep.protocol import RENDERINGS, SampleOptions
 
 if TYPE_CHECKING:
+    from flowsep.audio import Audio
     from flowsep.files import LoadedModel
     from flowsep.longform import Progress
 
 FORMATS = ("wav", "flac")
 DTYPES = ("float32", "bfloat16", "float16")
-LONGEST_TEXT = 1000  # characters; every text model here reads far less
 
 
 def separate(
@@ -59,7 +60,7 @@ def separate(
     with every setting. Outputs keep the rate, channels and length of the input. Paths go to stdout, all else to
     stderr.
     """
-    texts = [checked_text(one) for one in text]
+    texts = [tidied(one, "--text") for one in text]
     choose("solver", solver, SOLVER_NAMES)
     choose("render", render, RENDERINGS)
     choose("format", format, FORMATS)
@@ -88,8 +89,8 @@ class Batch:
     verbose: bool = False
     loaded: LoadedModel | None = None
 
-    def run(self, jobs: Sequence[FileJob]) -> None:
-        """Separate every file and print what was written; a failed file does not stop the others.
+    def run(self, jobs: Sequence[Job]) -> None:
+        """Process every file and print what was written; a failed file does not stop the others.
 
         One file's error is raised as it is; of several, a PartialFailure at the end. A model that cannot be loaded
         raises at once.
@@ -115,31 +116,41 @@ class Batch:
         if failed:
             raise PartialFailure(f"{failed} of {len(jobs)} files failed; the others are done")
 
-    def one(self, job: FileJob) -> list[dict[str, Any]]:
-        """Separate one file; returns its documents. What is wrong with the file shows before the model is loaded."""
+    def one(self, job: Job) -> list[dict[str, Any]]:
+        """Process one file; returns its documents. What is wrong with the file shows before the model is loaded."""
         from flowsep.audio import read_audio
-        from flowsep.files import separate_file
 
         audio = read_audio(job.source)
         if self.loaded is None:
             self.loaded = self.load()
             warn_truncated(self.loaded.separator, job.texts)
         with bar(job.source.name, self.quiet) as progress:
-            return separate_file(self.loaded, job, audio, self.options, self.format, self.overwrite, progress)
+            return self.work(job, audio, progress)
+
+    def work(self, job: FileJob, audio: Audio, progress: Progress) -> list[dict[str, Any]]:
+        """The command's own part of one file, with the model loaded: writes its files and returns its documents."""
+        from flowsep.files import separate_file
+
+        return separate_file(self.loaded, job, audio, self.options, self.format, self.overwrite, progress)
 
     def load(self) -> LoadedModel:
         """The model with its description; says on stderr what runs where."""
-        from flowsep.files import load_model
-
-        silence_libraries(self.quiet)
         try:
-            loaded = load_model(self.model, self.device, self.dtype)
+            return load_aloud(self.model, self.device, self.dtype, self.quiet)
         except Exception as error:
             raise ModelNotLoaded(error) from error
-        if not self.quiet:
-            where = f"{loaded.device}, {loaded.dtype}"
-            print(f"flowsep: model {loaded.id} on {where}, loaded in {loaded.load_seconds:.1f} s", file=sys.stderr)
-        return loaded
+
+
+def load_aloud(model: str, device: str, dtype: str | None, quiet: bool) -> LoadedModel:
+    """The model with its description; says on stderr, unless quiet, what runs where."""
+    from flowsep.files import load_model
+
+    silence_libraries(quiet)
+    loaded = load_model(model, device, dtype)
+    if not quiet:
+        where = f"{loaded.device}, {loaded.dtype}"
+        print(f"flowsep: model {loaded.id} on {where}, loaded in {loaded.load_seconds:.1f} s", file=sys.stderr)
+    return loaded
 
 
 def silence_libraries(quiet: bool) -> None:
@@ -158,16 +169,6 @@ class ModelNotLoaded(Exception):
     def __init__(self, reason: Exception) -> None:
         super().__init__(str(reason))
         self.reason = reason
-
-
-def checked_text(text: str) -> str:
-    """The query with its white space tidied; UsageError where it is empty or no query at all."""
-    if len(text) > LONGEST_TEXT:
-        limit = f"at most {LONGEST_TEXT} are allowed"
-        raise UsageError(f"--text has {len(text)} characters, {limit}; describe one sound in a sentence")
-    if not text.strip():
-        raise UsageError('--text is empty; describe the sound to take out, for example --text "a dog barking"')
-    return " ".join(text.split())
 
 
 def choose(name: str, value: str | None, known: Sequence[str]) -> None:
@@ -223,7 +224,7 @@ def bar(name: str, quiet: bool) -> Iterator[Progress]:
 def print_paths(documents: Sequence[dict[str, Any]]) -> None:
     """The written files on stdout, one per line."""
     for document in documents:
-        paths = [output["path"] for output in document["outputs"]] + [document["plot"], document["sidecar"]]
+        paths = [output["path"] for output in document["outputs"]] + [document.get("plot"), document["sidecar"]]
         for path in paths:
             if path is not None:
                 print(path, flush=True)

@@ -1,0 +1,32 @@
+"""What the tests of all commands start from: a recording, and a separator that needs no weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from tests.fakes import FakeSeparator, tone
+
+
+def install(fake: FakeSeparator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have every command load `fake`, from a folder without weights."""
+    monkeypatch.setattr("flowsep.checkpoint.find_model", lambda name: Path("no-weights"))
+    monkeypatch.setattr("flowsep.checkpoint.load_separator", lambda folder, device="auto", dtype=None: fake)
+
+
+@pytest.fixture
+def separator(monkeypatch) -> FakeSeparator:
+    """The separator that every command of the test gets: half of the mixture for a dog, a quarter for all else."""
+    fake = FakeSeparator(gain=lambda text: 0.5 if "dog" in text else 0.25)
+    install(fake, monkeypatch)
+    return fake
+
+
+@pytest.fixture
+def mixture(tmp_path) -> Path:
+    """A stereo file of 2.5 s at 44.1 kHz with 16 bits."""
+    path = tmp_path / "mix.v2.wav"
+    soundfile.write(path, tone(2.5, 44100, channels=2).T.numpy(), 44100, subtype="PCM_16")
+    return path
