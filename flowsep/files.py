@@ -144,6 +144,7 @@ def describe(
         "sidecar": str(query.sidecar),
         "params": {**resolved, **separation.settings, **run, **written},
         "scores": {"sum_error_db": sum_error_db(audio.samples, separation)},
+        "candidates": [asdict(choice) for choice in separation.choices],  # one entry per window
         "timing": {
             "load_s": round(model.load_seconds, 4),
             "stages": {stage: round(value, 4) for stage, value in separation.seconds.items()},
