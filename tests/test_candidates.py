@@ -65,7 +65,7 @@ def test_the_kept_candidate_is_what_its_seed_gives_alone(separator, render):
 
 
 def test_candidates_differ_and_are_scored_apart_under_an_adaptive_solver(separator):
-    options = SampleOptions(solver="bosh3", candidates=2, rtol=0.1, atol=0.1)
+    options = SampleOptions(solver="bosh3", candidates=2, rtol=0.3, atol=0.3)
     found = separator.separate(mixture(), [TEXT], options)
     singles = [separator.separate(mixture(), [TEXT], replace(options, candidates=1, seed=seed)).nfe for seed in (0, 1)]
     assert found.nfe == sum(singles)
@@ -73,12 +73,15 @@ def test_candidates_differ_and_are_scored_apart_under_an_adaptive_solver(separat
 
 
 def test_the_padding_of_a_short_recording_has_no_vote():
-    separator = tiny_separator(MIXTURE)
-    short = mixture(samples=1600)
-    scores = separator.separate(short, [TEXT], SampleOptions(candidates=2)).choices[0].scores
-    longer = replace(separator.sampling, frame_multiple=64)  # twice the padding
-    separator.sampling = replace(longer, frame_multiple=32)
-    assert separator.separate(short, [TEXT], SampleOptions(candidates=2)).choices[0].scores == scores
+    separator, options = tiny_separator(MIXTURE), SampleOptions(candidates=2)
+    source, mels = torch.randn(1, 32, 64), [torch.randn(2, 32, 64) for _ in range(2)]
+    _, before = separator.choose(mels, source, 1600, [0, 1], options)  # 11 of the 32 frames are the recording's
+    for mel in mels:
+        mel[:, 11:] += torch.randn(2, 21, 64)
+    _, after = separator.choose(mels, source, 1600, [0, 1], options)
+    assert after == before
+    mels[0][:, :11] += 1
+    assert separator.choose(mels, source, 1600, [0, 1], options)[1] != before
 
 
 def test_each_window_and_query_of_a_long_recording_has_its_choice():
