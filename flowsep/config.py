@@ -25,6 +25,7 @@ class SamplingConfig:
 
     steps: int = 10
     solver: str = "euler"
+    grid: str = "uniform"  # see flowsep.flow.grids; a list of times goes before steps
     render: str = "vocoder"  # mixture | vocoder
     window_frames: int = 1024  # mel frames per window: 10.24 s
     frame_multiple: int = 1024  # shorter input is padded with silence to a multiple of it; FlowSep always sees 10.24 s

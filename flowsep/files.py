@@ -119,6 +119,7 @@ def describe(
         "sidecar": str(query.sidecar),
         "params": describe_params(model, options, separation, format),
         "scores": {"sum_error_db": sum_error_db(audio.samples, separation)},
+        "candidates": [asdict(choice) for choice in separation.choices],  # one entry per window
         "timing": describe_timing(model, separation.seconds, seconds, audio),  # of all queries of the file
         "model": {"id": model.id, "hash": model.hash},
         "versions": versions(),

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from flowsep.audio import AudioWarning, downmix, resample
 from flowsep.errors import InputError, ModelError, UsageError
-from flowsep.protocol import SampleOptions, Separation, TextSeparator
+from flowsep.protocol import Choice, SampleOptions, Separation, TextSeparator
 
 OVERLAP = 0.1  # of a window, between neighbours
-QUERIES_AT_ONCE = 4  # batch of one window: bounds the memory, not the number of queries
+QUERIES_AT_ONCE = 4  # batch of one window: bounds the memory, not the number of queries; candidates count, too
 SHORTEST = 0.1  # seconds; anything shorter is padded with zeros for the model and cut again
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
@@ -40,6 +40,7 @@ class LongSeparation:
     seconds: dict[str, float] = field(default_factory=dict)  # wall clock per stage, shared by the queries of one call
     settings: dict[str, Any] = field(default_factory=dict)  # every option as resolved
     windows: int = 1
+    choices: list[Choice] = field(default_factory=list)  # one per window where there were candidates, otherwise none
 
 
 def separate_audio(
@@ -79,6 +80,7 @@ class Heard:
     settings: list[dict[str, Any]]
     seconds: dict[str, float]
     windows: int
+    choices: list[list[Choice]]  # by query and window
     mono: Tensor | None = None  # (T,) what the model heard, at its own rate
 
 
@@ -104,7 +106,7 @@ def listen(
     if not audio.any():
         warnings.warn("the input is digital silence; the outputs are silent too", AudioWarning, stacklevel=3)
         values, queries = torch.zeros(len(texts), 1, separator.mel.n_mels), range(len(texts))
-        return Heard(values, True, True, [0] * len(texts), [{} for _ in queries], {}, windows=0)
+        return Heard(values, True, True, [0] * len(texts), [{} for _ in queries], {}, 0, [[] for _ in queries])
     clock = time.perf_counter()
     mono = resample(downmix(pad_short(audio, sample_rate))[None], sample_rate, separator.sample_rate)[0]
     resampling = time.perf_counter() - clock
@@ -164,7 +166,8 @@ def _separate_windows(
     window, overlap = separator.window, max(1, round(OVERLAP * separator.window))
     starts = window_starts(len(mono), window, overlap, hop)
     queries = range(len(texts))
-    batches = [queries[first : first + QUERIES_AT_ONCE] for first in queries[::QUERIES_AT_ONCE]]
+    at_once = max(1, QUERIES_AT_ONCE // max(1, options.candidates if options else 1))
+    batches = [queries[first : first + at_once] for first in queries[::at_once]]
     joined: Heard | None = None
     for index, start in enumerate(starts):
         piece = mono[start : start + window]
@@ -207,7 +210,9 @@ def _empty(found: Separation, own_masks: bool, queries: int, length: int, hop: i
     """Zeros to add the windows to, of the kind that the first window's result has."""
     masked = found.mask is not None
     shape = (queries, length // hop + 1, found.mask.shape[-1]) if masked else (queries, length)
-    return Heard(torch.zeros(shape), masked, own_masks, [0] * queries, [{} for _ in range(queries)], {}, windows)
+    settings: list[dict[str, Any]] = [{} for _ in range(queries)]
+    choices: list[list[Choice]] = [[] for _ in range(queries)]
+    return Heard(torch.zeros(shape), masked, own_masks, [0] * queries, settings, {}, windows, choices)
 
 
 def _account(joined: Heard, batch: range, found: Separation) -> None:
@@ -215,6 +220,8 @@ def _account(joined: Heard, batch: range, found: Separation) -> None:
     for query in batch:
         joined.nfe[query] += found.nfe
         joined.settings[query] = dict(found.settings)
+    for query, choice in zip(batch, found.choices, strict=False):  # no choices where there were no candidates
+        joined.choices[query].append(choice)
     for stage, seconds in found.seconds.items():
         joined.seconds[stage] = joined.seconds.get(stage, 0.0) + seconds
 
@@ -249,4 +256,5 @@ def _finish(
     report("join", query + 1, len(joined.values))
     seconds = {**joined.seconds, "join": time.perf_counter() - clock}
     residual = audio[:, :length] - target
-    return LongSeparation(target, residual, joined.nfe[query], seconds, joined.settings[query], joined.windows)
+    nfe, settings, choices = joined.nfe[query], joined.settings[query], joined.choices[query]
+    return LongSeparation(target, residual, nfe, seconds, settings, joined.windows, choices)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from vocoder.mel import MelConfig
 
 RENDERINGS = ("mixture", "vocoder")
+CANDIDATE_SCORES = ("consistency",)  # see flowsep.candidates
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,8 @@ class SampleOptions:
     """How a separator is used; chosen at each call, never stored in the weights.
 
     `None` means the model's own default (`TextSeparator.defaults`). `steps` are solver steps; a step costs one, two or
-    four network calls (NFE) depending on the solver, and guidance other than 1 doubles them.
+    four network calls (NFE) depending on the solver, and guidance other than 1 doubles them. `flowsep.options` checks
+    what goes together.
     """
 
     steps: int | None = None
@@ -29,6 +31,21 @@ class SampleOptions:
     render: str | None = None
     rtol: float = 1e-3  # relative and absolute tolerance of the adaptive solvers
     atol: float = 1e-3
+    grid: str | None = None  # of the times: "uniform", "shift:S", "sway:S" or "0,0.1,0.5,1" (flowsep.flow.grids)
+    guidance_interval: tuple[float, float] | None = None  # times between which guidance acts; None: always
+    negative: str | None = None  # query of what to stay away from; None: the empty caption
+    candidates: int = 1  # seeds from `seed` on, of which the best is kept
+    candidate_score: str = "consistency"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which candidate was kept for one item: the one of the highest score. Alone, its seed gives the same result."""
+
+    seed: int
+    seeds: tuple[int, ...]  # of all candidates
+    scores: tuple[float, ...]  # of all candidates, higher is better
+    score: str  # which of CANDIDATE_SCORES
 
 
 @dataclass
@@ -42,10 +59,11 @@ class Separation:
 
     target: Tensor  # (B, T)
     residual: Tensor  # (B, T)
-    nfe: int  # network calls per item
+    nfe: int  # network calls per item, those for its other candidates included
     seconds: dict[str, float] = field(default_factory=dict)  # wall clock per stage
     settings: dict[str, Any] = field(default_factory=dict)  # every option as resolved
     mask: Tensor | None = None
+    choices: list[Choice] = field(default_factory=list)  # one per item where there were candidates, otherwise none
 
 
 @runtime_checkable

@@ -12,13 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from flowsep.candidates import choose
 from flowsep.config import ModelConfig, SamplingConfig
 from flowsep.errors import ModelError, UsageError
-from flowsep.flow.grids import uniform
-from flowsep.flow.guidance import Counted, guided
+from flowsep.flow import ADAPTIVE
+from flowsep.flow.grids import parse_grid
+from flowsep.flow.guidance import Counted, Stopped, Watch, guided, limited, watched
 from flowsep.flow.path import FlowConfig, as_velocity, seeded_noise, start_of
-from flowsep.flow.solvers import ADAPTIVE, SOLVERS, Velocity, euler
-from flowsep.protocol import RENDERINGS, SampleOptions, Separation
+from flowsep.flow.solvers import SOLVERS, Velocity, euler
+from flowsep.options import check_options
+from flowsep.protocol import Choice, SampleOptions, Separation
 from flowsep.render import band_mask, bin_weights, stft_mask
 from flowsep.text import TextEncoder, TextState
 from flowsep.unet import call_unet
@@ -119,7 +122,8 @@ class FlowSep(nn.Module):
     @property
     def defaults(self) -> SampleOptions:
         """What options left at None become."""
-        return SampleOptions(steps=self.sampling.steps, solver=self.sampling.solver, render=self.sampling.render)
+        chosen = self.sampling
+        return SampleOptions(steps=chosen.steps, solver=chosen.solver, render=chosen.render, grid=chosen.grid)
 
     @property
     def device(self) -> torch.device:
@@ -132,28 +136,44 @@ class FlowSep(nn.Module):
         return next(self.unet.parameters()).dtype
 
     def resolve(self, options: SampleOptions | None) -> SampleOptions:
-        """Options with the model's defaults filled in; UsageError for what does not exist."""
+        """Options with the model's defaults filled in; UsageError for what does not exist or fit together.
+
+        A list as grid decides the steps. The model's own list gives way to steps that were asked for, and every grid
+        to an adaptive solver, which has none.
+        """
         options = options or SampleOptions()
-        fields = ("steps", "solver", "render")
-        chosen = {name: getattr(self.defaults, name) for name in fields if getattr(options, name) is None}
-        options = replace(options, **chosen)
-        if options.steps < 1:
-            raise UsageError(f"steps must be at least 1, not {options.steps}")
-        if options.solver not in SOLVERS:
-            raise UsageError(f"unknown solver {options.solver!r}; choose from {', '.join(SOLVERS)}")
-        if options.render not in RENDERINGS:
-            raise UsageError(f"unknown rendering {options.render!r}; choose from {', '.join(RENDERINGS)}")
+        options = replace(
+            options, solver=options.solver or self.sampling.solver, render=options.render or self.sampling.render
+        )
+        check_options(options)
         if options.render == "vocoder" and self.vocoder is None:
             raise UsageError(f"the model {self.name!r} has no vocoder; use the mixture rendering")
-        return options
+        steps = options.steps or self.sampling.steps
+        if options.solver in ADAPTIVE:
+            return replace(options, steps=steps, grid=None)
+        grid = options.grid or self.sampling.grid
+        listed = parse_grid(grid).steps
+        if listed is None:
+            return replace(options, steps=steps, grid=grid)
+        if options.steps not in (None, listed):
+            return replace(options, grid="uniform")
+        return replace(options, steps=listed, grid=grid)
 
     @torch.inference_mode()
-    def separate(self, mixture: Tensor, texts: Sequence[str], options: SampleOptions | None = None) -> Separation:
+    def separate(
+        self,
+        mixture: Tensor,
+        texts: Sequence[str],
+        options: SampleOptions | None = None,
+        watch: Watch | None = None,
+    ) -> Separation:
         """mixture (B, T) float32 at `sample_rate`, T up to `window`, one text each -> target and residual (B, T).
 
         The level is the mixture's: the mean and the gain that the network's input was normalised by are put back.
         One mixture expanded to B rows (`mixture.expand(B, -1)`: several queries) is analysed and encoded once.
-        Raises UsageError for shapes or options that do not fit.
+        `watch(t, x, v)` sees every evaluation of the velocity (`flowsep.flow.guidance.watched`), the candidates of an
+        item in a row; with an adaptive solver one row at a time. Raises UsageError for shapes or options that do not
+        fit.
         """
         options = self.resolve(options)
         if mixture.ndim != 2 or len(texts) != len(mixture) or not 0 < mixture.shape[1] <= self.window:
@@ -169,41 +189,79 @@ class FlowSep(nn.Module):
         source_mel = self.log_mel(spectrum)
         clock.lap("mel")
         source = self.codec.encode(source_mel.to(self.dtype)).float()
-        source, mixture = source.expand(len(texts), -1, -1, -1), mixture.expand(len(texts), -1)
+        count = len(texts)
+        source, source_mel = source.expand(count, -1, -1, -1), source_mel.expand(count, -1, -1)
+        mixture = mixture.expand(count, -1)
         clock.lap("encode")
-        text = self.text.encode(texts)
-        empty = self.text.unconditional(len(texts)) if options.guidance != 1 else None
+        text, without = self.conditions(texts, options)
         clock.lap("text")
+        seeds = [options.seed + number for number in range(options.candidates)]
+        rows = torch.arange(len(texts), device=self.device).repeat_interleave(len(seeds))
         shape = (source.shape[1] * self.flow.stream_count, *source.shape[2:])
-        noise = seeded_noise(shape, [options.seed] * len(texts)).to(source)  # the same in any batch
-        latent, nfe = self.generate(source, text, empty, noise, options)
+        noise = seeded_noise(shape, seeds * len(texts)).to(source)  # the same in any batch
+        latent, calls = self.generate(source[rows], _rows(text, rows), _rows(without, rows), noise, options, watch)
         clock.lap("sampler")
         streams = latent.to(self.dtype).chunk(self.flow.stream_count, dim=1)
         mels = [self.codec.decode(stream).float() for stream in streams]
         clock.lap("decode")
+        mels, choices = self.choose(mels, source_mel, mixture.shape[-1], seeds, options)
         target, mask = self.render(mels, source_mel, mixture, mean, gain, options)
         clock.lap("render")
         settings = {**asdict(options), "device": str(self.device), "dtype": str(self.dtype).removeprefix("torch.")}
-        return Separation(target, mixture - target, nfe, clock.seconds, settings, mask)
+        nfe = round(calls / len(texts))
+        return Separation(target, mixture - target, nfe, clock.seconds, settings, mask, choices)
+
+    def conditions(self, texts: Sequence[str], options: SampleOptions) -> tuple[TextState, TextState | None]:
+        """The queries, and what guidance leads away from: the negative query or the empty caption; None without it."""
+        text = self.text.encode(texts)
+        if options.guidance == 1:
+            return text, None
+        if options.negative is not None:
+            return text, self.text.encode([options.negative] * len(texts))
+        return text, self.text.unconditional(len(texts))
+
+    def choose(
+        self, mels: list[Tensor], source_mel: Tensor, length: int, seeds: Sequence[int], options: SampleOptions
+    ) -> tuple[list[Tensor], list[Choice]]:
+        """The mels (B, N, M) of the best candidates from those of all, (B * K, N, M). The padding does not vote."""
+        if len(seeds) == 1:
+            return mels, []
+        frames = length // self.mel.hop_length + 1
+        heard = [mel[:, :frames] for mel in mels]
+        kept, choices = choose(options.candidate_score, heard, source_mel[:, :frames], seeds)
+        return [mel[kept] for mel in mels], choices
 
     def generate(
-        self, source: Tensor, text: TextState, empty: TextState | None, noise: Tensor, options: SampleOptions
+        self,
+        source: Tensor,
+        text: TextState,
+        without: TextState | None,
+        noise: Tensor,
+        options: SampleOptions,
+        watch: Watch | None = None,
     ) -> tuple[Tensor, int]:
-        """Follow the flow: latent (B, K * C, S, F) at t = 1 and network calls per item.
+        """Follow the flow: latent (B, K * C, S, F) at t = 1, and the network calls, summed over the items.
 
-        source (B, C, S, F) is the mixture latent, noise (B, K * C, S, F) standard normal; `empty` is the unconditional
-        text, needed when guidance is not 1. State and time grid are float32 whatever the network's precision.
+        source (B, C, S, F) is the mixture latent, noise (B, K * C, S, F) standard normal; `without` is the text that
+        guidance leads away from, needed when it is not 1. State and time grid are float32 whatever the network's
+        precision.
         """
         if options.solver in ADAPTIVE and len(source) > 1:  # error control must not couple the items of a batch
             rows = [slice(i, i + 1) for i in range(len(source))]
-            solved = [self.generate(source[r], _rows(text, r), _rows(empty, r), noise[r], options) for r in rows]
-            return torch.cat([latent for latent, _ in solved]), round(sum(n for _, n in solved) / len(solved))
+            solved = [
+                self.generate(source[r], _rows(text, r), _rows(without, r), noise[r], options, watch) for r in rows
+            ]
+            return torch.cat([latent for latent, _ in solved]), sum(calls for _, calls in solved)
         conditioned = Counted(self.velocity(source, text))
-        unconditioned = Counted(self.velocity(source, empty)) if empty is not None else conditioned
+        unconditioned = Counted(self.velocity(source, without)) if without is not None else conditioned
         velocity = guided(conditioned, unconditioned, options.guidance)
-        start = start_of(source, noise, self.flow)
-        latent = self.solve(velocity, start, options)
-        return latent, conditioned.calls + (unconditioned.calls if empty is not None else 0)
+        velocity = limited(velocity, conditioned, options.guidance_interval)
+        try:
+            latent = self.solve(watched(velocity, watch), start_of(source, noise, self.flow), options)
+        except Stopped as stopped:
+            latent = stopped.estimate
+        calls = conditioned.calls + (unconditioned.calls if without is not None else 0)
+        return latent, calls * len(source)
 
     def velocity(self, source: Tensor, text: TextState) -> Velocity:
         """The network as a velocity of (t, x)."""
@@ -215,7 +273,7 @@ class FlowSep(nn.Module):
         solver = SOLVERS[options.solver]
         if options.solver in ADAPTIVE:
             solver = partial(solver, rtol=options.rtol, atol=options.atol)
-        times = uniform(options.steps).to(start)
+        times = parse_grid(options.grid or "uniform").times(options.steps).to(start)
         if self.flow.predict == "velocity" or options.solver == "euler":
             return solver(velocity, start, times)
         if options.solver in ADAPTIVE:
@@ -263,5 +321,5 @@ class FlowSep(nn.Module):
         return nn.functional.pad(audio, (0, -audio.shape[-1] % unit))
 
 
-def _rows(text: TextState | None, rows: slice) -> TextState | None:
+def _rows(text: TextState | None, rows: slice | Tensor) -> TextState | None:
     return None if text is None else TextState(text.hidden[rows], text.mask[rows])

@@ -173,7 +173,7 @@ def test_a_bad_input_exits_with_3_and_one_line(tmp_path, separator, capfd, verb,
         (["segments", "--text", "a dog", "-o", "labels.doc"], ".json, .csv, .txt"),
         (["segments", "--text", "a dog", "--share", "-1"], "--share"),
         (["segments", "--text", "a dog", "--merge-gap", "nan"], "--merge-gap"),
-        (["segments", "--text", "a dog", "--guidance", "nan"], "--guidance"),
+        (["segments", "--text", "a dog", "--guidance", "nan"], "guidance"),
     ],
 )
 def test_a_usage_error_exits_with_2_and_one_line(mixture, separator, capfd, arguments, words):

@@ -125,7 +125,7 @@ def explain(error: Exception) -> tuple[str, int]:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror or type(error).__name__}; check the path", InputError.exit_code
     if isinstance(error, MemoryError) or any(phrase in str(error).lower() for phrase in NO_MEMORY):
-        advice = "give fewer --text or files at once, --dtype bfloat16, or another --device"
+        advice = "give fewer --text, --candidates or files at once, --dtype bfloat16, or another --device"
         return f"out of memory; {advice}", DeviceError.exit_code
     return f"{type(error).__name__}: {one_line(error)} (run again with -v for the traceback)", 1
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from flowsep.flow.grids import GRID_HELP
+
 
 def evaluate(
     recipe: Annotated[Path, typer.Option("--recipe", help="CSV of fixed mixtures (see flowsep/evaluation/recipe.py).")],
@@ -16,8 +18,14 @@ def evaluate(
         int | None, typer.Option("--steps", help="Solver steps; the model's default if not given.")
     ] = None,
     solver: Annotated[str | None, typer.Option("--solver")] = None,
+    grid: Annotated[str | None, typer.Option("--grid", help=f"Times of the steps: {GRID_HELP}.")] = None,
     guidance: Annotated[float, typer.Option("--guidance")] = 1.0,
+    guidance_interval: Annotated[str | None, typer.Option(metavar="LOW,HIGH", help="Guide only there.")] = None,
+    negative: Annotated[str | None, typer.Option(help="What to stay away from; needs --guidance.")] = None,
+    candidates: Annotated[int, typer.Option(min=1, help="Seeds to try, of which the best is kept.")] = 1,
     seed: Annotated[int, typer.Option("--seed")] = 0,
+    rtol: Annotated[float, typer.Option(help="Relative tolerance of the adaptive solvers.")] = 1e-3,
+    atol: Annotated[float, typer.Option(help="Absolute tolerance of the adaptive solvers.")] = 1e-3,
     render: Annotated[str | None, typer.Option("--render", help="mixture or vocoder.")] = None,
     device: Annotated[str, typer.Option("--device")] = "auto",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write every figure as JSON here.")] = None,
@@ -36,8 +44,12 @@ def evaluate(
     from flowsep.evaluation.oracle import oracle_lines, oracle_recipe
     from flowsep.evaluation.recipe import read_recipe
     from flowsep.evaluation.run import evaluate_recipe, summary_lines
+    from flowsep.options import check_options, parse_interval
     from flowsep.protocol import SampleOptions
 
+    interval = None if guidance_interval is None else parse_interval(guidance_interval)
+    options = SampleOptions(steps, solver, guidance, seed, render, rtol, atol, grid, interval, negative, candidates)
+    check_options(options)
     if output is not None:
         refuse_unwritable(output.parent)
     rows = read_recipe(recipe)[:limit]
@@ -45,7 +57,6 @@ def evaluate(
         report = oracle_recipe(rows, data, recipe.name)
     else:
         separator = load_separator(model, device)
-        options = SampleOptions(steps, solver, guidance, seed, render)
         report = evaluate_recipe(separator, rows, data, options, model=model, recipe=recipe.name, quiet=quiet)
     if output is not None:
         write_json(output, report)

@@ -7,17 +7,18 @@ from typing import Annotated
 
 import typer
 
-from flowsep.cli.separate import DTYPES, FORMATS, check_device, check_numbers, choose
+from flowsep.cli.separate import DTYPES, FORMATS, check_device
 from flowsep.flow import SOLVER_NAMES
-from flowsep.protocol import RENDERINGS, SampleOptions
+from flowsep.options import check_choice, check_options
+from flowsep.protocol import SampleOptions
 
 Mixes = Annotated[list[Path], typer.Argument(metavar="MIX", readable=False, help="Audio files: wav, flac, mp3, ...")]
 Steps = Annotated[int | None, typer.Option(min=1, help="Solver steps. [default: the model's]")]
 Solver = Annotated[str | None, typer.Option(help=f"{', '.join(SOLVER_NAMES)}. [default: the model's]")]
 Guidance = Annotated[float, typer.Option(help="Classifier-free guidance; 1 is none, others double the cost.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the start noise.")]
-Rtol = Annotated[float, typer.Option(help="Relative tolerance of dopri5.")]
-Atol = Annotated[float, typer.Option(help="Absolute tolerance of dopri5.")]
+Rtol = Annotated[float, typer.Option(help="Relative tolerance of the adaptive solvers.")]
+Atol = Annotated[float, typer.Option(help="Absolute tolerance of the adaptive solvers.")]
 Model = Annotated[str, typer.Option(help="Name, folder or hub id of a model.")]
 Render = Annotated[str | None, typer.Option(help="mixture or vocoder: where masks come from. [default: the model's]")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
@@ -36,15 +37,14 @@ def checked_options(
     steps: int | None, solver: str | None, guidance: float, seed: int, render: str | None, rtol: float, atol: float
 ) -> SampleOptions:
     """SampleOptions of the flags of that name; UsageError for what does not exist or no solver can use."""
-    choose("solver", solver, SOLVER_NAMES)
-    choose("render", render, RENDERINGS)
-    check_numbers(guidance, rtol, atol)
-    return SampleOptions(steps, solver, guidance, seed, render, rtol, atol)
+    options = SampleOptions(steps, solver, guidance, seed, render, rtol, atol)
+    check_options(options)
+    return options
 
 
 def check_run(device: str, dtype: str | None, format: str = "wav", clip: str = "warn") -> None:
     """UsageError for a device, precision, output format or clip policy that does not exist."""
-    choose("format", format, FORMATS)
-    choose("clip policy", clip, CLIP_POLICIES)
-    choose("dtype", dtype, DTYPES)
+    check_choice("format", format, FORMATS)
+    check_choice("clip policy", clip, CLIP_POLICIES)
+    check_choice("dtype", dtype, DTYPES)
     check_device(device)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,9 +16,11 @@ import typer
 
 from flowsep.errors import PartialFailure, UsageError
 from flowsep.flow import SOLVER_NAMES
+from flowsep.flow.grids import GRID_HELP
 from flowsep.gains import tidied
 from flowsep.naming import FileJob, Job, plan_outputs, refuse_outputs
-from flowsep.protocol import RENDERINGS, SampleOptions
+from flowsep.options import check_choice, check_options, parse_interval
+from flowsep.protocol import CANDIDATE_SCORES, SampleOptions
 
 if TYPE_CHECKING:
     from flowsep.audio import Audio
@@ -36,10 +37,19 @@ def separate(
     text: Annotated[list[str], typer.Option(help="What to take out, in words. Repeat it for several sounds.")],
     steps: Annotated[int | None, typer.Option(min=1, help="Solver steps. [default: the model's]")] = None,
     solver: Annotated[str | None, typer.Option(help=f"{', '.join(SOLVER_NAMES)}. [default: the model's]")] = None,
+    grid: Annotated[str | None, typer.Option(help=f"Times of the steps: {GRID_HELP}. [default: the model's]")] = None,
     guidance: Annotated[float, typer.Option(help="Classifier-free guidance; 1 is none, others double the cost.")] = 1.0,
+    guidance_interval: Annotated[
+        str | None, typer.Option(metavar="LOW,HIGH", help="Guide only between these times, e.g. 0.2,0.9.")
+    ] = None,
+    negative: Annotated[str | None, typer.Option(help="What to stay away from, in words; needs --guidance.")] = None,
+    candidates: Annotated[int, typer.Option(min=1, help="Try so many seeds in one batch and keep the best.")] = 1,
+    candidate_score: Annotated[
+        str, typer.Option(help=f"What the best has most of: {', '.join(CANDIDATE_SCORES)}.")
+    ] = "consistency",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the start noise.")] = 0,
-    rtol: Annotated[float, typer.Option(help="Relative tolerance of dopri5.")] = 1e-3,
-    atol: Annotated[float, typer.Option(help="Absolute tolerance of dopri5.")] = 1e-3,
+    rtol: Annotated[float, typer.Option(help="Relative tolerance of the adaptive solvers.")] = 1e-3,
+    atol: Annotated[float, typer.Option(help="Absolute tolerance of the adaptive solvers.")] = 1e-3,
     model: Annotated[str, typer.Option(help="Name, folder or hub id of a model.")] = "small",
     render: Annotated[str | None, typer.Option(help="mixture or vocoder. [default: the model's]")] = None,
     residual: Annotated[bool, typer.Option("--residual", help="Write what remains, too.")] = False,
@@ -61,13 +71,15 @@ def separate(
     stderr.
     """
     texts = [tidied(one, "--text") for one in text]
-    choose("solver", solver, SOLVER_NAMES)
-    choose("render", render, RENDERINGS)
-    choose("format", format, FORMATS)
-    choose("dtype", dtype, DTYPES)
+    check_choice("format", format, FORMATS)
+    check_choice("dtype", dtype, DTYPES)
     check_device(device)
-    check_numbers(guidance, rtol, atol)
-    options = SampleOptions(steps, solver, guidance, seed, render, rtol, atol)
+    options = SampleOptions(steps, solver, guidance, seed, render, rtol, atol, grid)
+    interval = None if guidance_interval is None else parse_interval(guidance_interval)
+    negative = None if negative is None else tidied(negative, "--negative")
+    options = replace(options, guidance_interval=interval, negative=negative)
+    options = replace(options, candidates=candidates, candidate_score=candidate_score)
+    check_options(options)
     jobs = plan_outputs(mix, texts, output, format, residual, plot)
     refuse_outputs(jobs, overwrite)
     batch = Batch(model, device, dtype, options, format, overwrite, as_json, quiet, verbose=bool(context.obj))
@@ -123,7 +135,8 @@ class Batch:
         audio = read_audio(job.source)
         if self.loaded is None:
             self.loaded = self.load()
-            warn_truncated(self.loaded.separator, job.texts)
+            negative = [] if self.options.negative is None else [self.options.negative]
+            warn_truncated(self.loaded.separator, [*job.texts, *negative])
         with bar(job.source.name, self.quiet) as progress:
             return self.work(job, audio, progress)
 
@@ -171,25 +184,10 @@ class ModelNotLoaded(Exception):
         self.reason = reason
 
 
-def choose(name: str, value: str | None, known: Sequence[str]) -> None:
-    """UsageError that lists what is known, unless `value` is among it or was not given."""
-    if value is not None and value not in known:
-        raise UsageError(f"unknown {name} {value!r}; choose from {', '.join(known)}")
-
-
 def check_device(device: str) -> None:
     """UsageError for a device that no machine has."""
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
         raise UsageError(f"unknown device {device!r}; choose from auto, cpu, cuda, cuda:N, mps")
-
-
-def check_numbers(guidance: float, rtol: float, atol: float) -> None:
-    """UsageError for a guidance or tolerance that no solver can use."""
-    if not math.isfinite(guidance) or guidance < 0:
-        raise UsageError(f"--guidance must be a number of at least 0, not {guidance}")
-    for name, value in (("--rtol", rtol), ("--atol", atol)):
-        if not math.isfinite(value) or value <= 0:
-            raise UsageError(f"{name} must be above 0, not {value}")
 
 
 def warn_truncated(separator: object, texts: Sequence[str]) -> None:
