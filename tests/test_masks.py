@@ -135,6 +135,7 @@ def test_an_example_query_is_the_mean_over_all_segments_and_works_as_a_descripti
     clips = [(torch.full((1, 4000), 0.2), rate), (torch.full((2, 2000), 0.5), rate)]
     condition = mean_embedding(clips, embed, rate)
     torch.testing.assert_close(condition, torch.full((12,), (2 * 0.2 + 0.5) / 3))
+    assert mean_embedding(clips, embed, rate, unit=True).norm().item() == pytest.approx(1)
     separator = tiny_masker("clips")
     separator.remember("my dog", condition)
     mixture = 0.1 * torch.randn(1, 4000)

@@ -117,6 +117,14 @@ def test_log_spectral_distance_of_a_gain_is_its_logarithm():
     torch.testing.assert_close(found, torch.full((2,), 2.0).double(), atol=1e-5, rtol=0)
 
 
+def test_silent_frames_of_the_reference_may_be_left_out():
+    sound = torch.randn(1, 16000)
+    padded = torch.cat([sound, torch.zeros(1, 16000)], 1)
+    wrong = padded + torch.cat([torch.zeros(1, 17000), 0.1 * torch.randn(1, 15000)], 1)
+    assert log_spectral_distance(wrong, padded, 16000).item() > 5
+    assert log_spectral_distance(wrong, padded, 16000, skip_silence=True).item() < 0.1
+
+
 def test_mel_pictures_equal_the_public_script(arrays):
     estimate, _, reference = (x[None] for x in sounds(arrays, 0))
     picture = mel_image(reference)

@@ -15,17 +15,22 @@ IMAGE = MelConfig(n_fft=512, win_length=512, fmin=50.0)  # the mel of audioldm_e
 SSIM_WINDOW = 7  # cells on each axis
 
 
-def log_spectral_distance(estimate: Tensor, reference: Tensor, sample_rate: int) -> Tensor:
+def log_spectral_distance(estimate: Tensor, reference: Tensor, sample_rate: int, skip_silence: bool = False) -> Tensor:
     """LSD of ssr_eval, (B,): without a factor of 10 or 20, so not in dB.
 
     mean over frames of sqrt( mean over bins of ( log10( R^2 / (E + 1e-12)^2 + 1e-12 ) )^2 ), R and E the magnitudes,
     window int(2048 rate / 44100) samples (743 at 16 kHz), hop rate / 100, zeros beyond the ends (librosa >= 0.10).
-    Digital silence in the reference decides the value where there is any: log10(1e-12) = -12.
+    Digital silence in the reference decides the value where there is any, whatever the estimate: log10(1e-12) = -12.
+    `skip_silence` leaves such frames out (NaN where there are no others); published figures have them in.
     """
     n_fft, hop = int(2048 * sample_rate / 44100), sample_rate // 100
     found, wanted = (stft_magnitude(x, n_fft, hop, "constant") for x in (estimate, reference))
     ratio = torch.log10(wanted.square() / (found + LSD_EPS).square() + LSD_EPS)
-    return ratio.square().mean(1).sqrt().mean(-1)
+    distance = ratio.square().mean(1).sqrt()  # (B, frames)
+    if not skip_silence:
+        return distance.mean(-1)
+    sounding = wanted.amax(1) > 0
+    return (distance * sounding).sum(-1) / sounding.sum(-1)
 
 
 def log_spectral_distance_audioldm(

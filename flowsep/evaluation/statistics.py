@@ -26,7 +26,7 @@ def paired_difference(a: Sequence[float], b: Sequence[float], seed: int = 0, dra
     sign. p is the share of sign patterns whose mean is at least as far from zero; all patterns up to 2^12, above that
     `draws` random ones and the one observed. UsageError where the lists are of different length or empty.
     """
-    if len(a) != len(b) or not a:
+    if len(a) != len(b) or len(a) == 0:
         raise UsageError(f"paired figures are of the same items; got {len(a)} and {len(b)}")
     differences = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
     count = len(differences)

@@ -38,12 +38,17 @@ def segments(clip: Tensor, length: int) -> Tensor:
 
 
 def mean_embedding(
-    clips: Sequence[tuple[Tensor, int]], embedder: Embedder, sample_rate: int, seconds: float = 2.0
+    clips: Sequence[tuple[Tensor, int]],
+    embedder: Embedder,
+    sample_rate: int,
+    seconds: float = 2.0,
+    unit: bool = False,
 ) -> Tensor:
     """Condition (D,) of the sound in clips [(samples (C, T), rate in Hz)]: the mean over segments of all of them.
 
     Each clip is down-mixed, brought to `sample_rate` (the embedder's), freed of silence and cut into segments of
-    `seconds`, two as in USS's training. Every segment counts the same. InputError where there is no sound at all.
+    `seconds`, two as in USS's training. Every segment counts the same. `unit` scales the mean to length one, which is
+    what models conditioned on CLAP know. InputError where there is no sound at all.
     """
     pieces = []
     for samples, rate in clips:
@@ -52,4 +57,5 @@ def mean_embedding(
             pieces.append(segments(without_silence(clip, sample_rate), round(seconds * sample_rate)))
     if not pieces:
         raise InputError("the example clips hold no sound; give at least one of what to look for")
-    return embedder(torch.cat(pieces)).mean(0)
+    mean = embedder(torch.cat(pieces)).mean(0)
+    return torch.nn.functional.normalize(mean, dim=0) if unit else mean

@@ -137,7 +137,11 @@ class T5Query(nn.Module):
 
 
 class ClassQuery(nn.Module):
-    """USS with class probabilities: a class by its name, as the vector that is one there and zero elsewhere."""
+    """USS with class probabilities: a class by its name, as the vector that is one there and zero elsewhere.
+
+    USS itself gives each 2-s segment the probabilities that a tagger (Cnn14) finds in it, those of other classes set to
+    zero, and skips segments without the class. Without a tagger the class is taken to be there, all the time.
+    """
 
     def __init__(self, labels: Sequence[str]) -> None:
         super().__init__()
