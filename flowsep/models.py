@@ -125,7 +125,7 @@ def describe_folder(folder: Path, name: str) -> ModelEntry:
         origin.get("system") or index.get("_class_name", "?"),
         sum(count_numbers(path) for path in parts) or None,
         read_json(settings)["sample_rate"],
-        origin.get("licence") or CARD_LICENCE,
+        origin.get("licence") or (CARD_LICENCE if folder.parent == SHIPPED else "not stated"),
         "nothing" if own_text else f"the tokenizer of {hub} from the hub, once",
     )
 

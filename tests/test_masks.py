@@ -223,6 +223,15 @@ def test_channels_share_a_target_by_its_complex_gain():
     torch.testing.assert_close(found.mean(0)[inside], 0.6 * low[inside], atol=2e-3, rtol=0)
 
 
+def test_sharing_does_not_depend_on_the_blocks(monkeypatch):
+    audio = torch.randn(2, 5000)
+    whole = share_channels(audio, audio.mean(0), 0.3 * audio.mean(0), 2000)
+    monkeypatch.setattr("flowsep.channels.BLOCK", 7)
+    in_blocks = share_channels(audio, audio.mean(0), 0.3 * audio.mean(0), 2000)
+    torch.testing.assert_close(in_blocks, whole, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(whole, 0.3 * audio, atol=1e-4, rtol=0)
+
+
 def test_a_stereo_recording_keeps_its_image_and_its_own_rate():
     separator = tiny_masker()
     audio = tone(0.6, 44100)

@@ -6,7 +6,9 @@ import json
 import math
 
 import torch
+from safetensors.torch import load_file
 
+from flowsep.checkpoint import load_separator
 from flowsep.cli import main
 from flowsep.config import load_config
 from flowsep.convert.masks import SYSTEMS
@@ -68,3 +70,18 @@ def test_models_command_lists_every_separator(tmp_path, capsys):
     assert "25.6 M" in capsys.readouterr().out
     assert main(["models", str(tmp_path)]) == 4
     assert "holds none" in capsys.readouterr().err
+
+
+def test_a_mask_separator_is_exported_in_half_precision_and_has_no_sampler_to_set(tmp_path, capsys):
+    separator = tiny_masker("t5")
+    separator.save_pretrained(tmp_path / "m")
+    assert main(["export", str(tmp_path / "m"), str(tmp_path / "out")]) == 0
+    loaded = load_separator(tmp_path / "out", "cpu")
+    weights = load_file(tmp_path / "out" / "network" / "model.safetensors")
+    assert weights["enter.weight"].dtype == torch.float16 and loaded.dtype == torch.float32
+    mixture = 0.1 * torch.randn(1, 4000)
+    expected, found = (one.separate(mixture, ["rain"]).target for one in (separator, loaded))
+    assert (found - expected).norm() < 0.02 * expected.norm()
+    assert main(["export", str(tmp_path / "m"), str(tmp_path / "two"), "--steps", "4"]) == 2
+    assert main(["benchmark", "latency", "--model", str(tmp_path / "m")]) == 2
+    assert "mask separator" in capsys.readouterr().err

@@ -119,6 +119,9 @@ def test_a_masker_goes_on_from_another_and_from_nothing_else(clips, text, tmp_pa
     second = train_mask(still, clips, tmp_path / "second", start=first, quiet=True)
     one, other = (load_file(model / "network" / "model.safetensors") for model in (first, second))
     assert torch.equal(one["enter.weight"], other["enter.weight"])
+    wider = replace(short, mask=replace(short.mask, widths=(4, 12)))
+    with pytest.raises(ModelError, match="does not fit this configuration"):
+        train_mask(wider, clips, tmp_path / "wider", start=first, quiet=True)
     with pytest.raises(ModelError, match="no mask separator"):
         train_mask(short, clips, tmp_path / "third", start=text, quiet=True)
     with pytest.raises(UsageError, match="train the text encoder first"):

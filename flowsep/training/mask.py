@@ -20,7 +20,7 @@ from flowsep.masks.spectrum import spectrum_of
 from flowsep.training.loop import fit
 from flowsep.training.media import MediaLogger
 from flowsep.training.objectives import SNR_FLOOR, full_precision
-from flowsep.training.recipes import copy_weights, hub_text_encoder, own_text_encoder, prepare_run, training_data
+from flowsep.training.recipes import hub_text_encoder, own_text_encoder, prepare_run, training_data
 
 
 class MaskObjective(nn.Module):
@@ -37,7 +37,7 @@ class MaskObjective(nn.Module):
         return self
 
     def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        with torch.no_grad():
+        with torch.no_grad(), full_precision(batch["mixture"]):
             condition = self.text.encode(batch["text"])
         estimate = self.network(batch["mixture"], condition)
         with full_precision(estimate):
@@ -82,7 +82,12 @@ def train_mask(
         trained = load_separator(start, "cpu")
         if not isinstance(trained, MaskSeparator):
             raise ModelError(f"{start} is no mask separator; give one that `flowsep train mask` wrote")
-        copy_weights(network, trained.network, str(start))
+        try:
+            network.load_state_dict(trained.network.state_dict())
+        except RuntimeError as error:
+            raise ModelError(
+                f"the network of {start} does not fit this configuration; use the one it was trained with"
+            ) from error
     origin = Origin("small ResUNet30" if isinstance(network, ResUNet30) else "small LASS-Net", "trained here")
     separator = MaskSeparator(network, query, config.mask.window_seconds, config.name, origin)
     objective = MaskObjective(network, query, config.mask_loss)

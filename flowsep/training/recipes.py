@@ -201,11 +201,11 @@ def train_flow(
     return run / "model"
 
 
-def copy_weights(network: nn.Module, trained: nn.Module, name: str) -> None:
-    """The weights of `trained` into `network`; ModelError where the two differ in shape."""
+def copy_weights(unet: nn.Module, trained: nn.Module, name: str) -> None:
+    """The weights of `trained` into `unet`; ModelError where the two differ in shape."""
     try:
-        network.load_state_dict(trained.state_dict())
+        unet.load_state_dict(trained.state_dict())
     except RuntimeError as error:
         raise ModelError(
-            f"the network of {name} does not fit this configuration; use the one it was trained with"
+            f"the UNet of {name} does not fit this configuration; use the one it was trained with"
         ) from error
