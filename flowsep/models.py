@@ -117,8 +117,10 @@ def describe_folder(folder: Path, name: str) -> ModelEntry:
     masker = index.get("_class_name") == "MaskSeparator"
     settings = folder / "network" / "config.json" if masker else folder / "feature_extractor/preprocessor_config.json"
     origin = index.get("_origin", {})
-    own_text = (folder / "tokenizer").is_dir() or index.get("_query", {}).get("kind") in ("classes", "clips")
-    hub = index.get("_query", index.get("_text", {})).get("hub")
+    query = index.get("_query", index.get("_text", {}))
+    missing = [part.replace("_", " ") for part in ("text_encoder", "tokenizer") if not (folder / part).is_dir()]
+    if query.get("kind") in ("classes", "clips"):  # asked without words
+        missing = []
     parts = [path for path in sorted(folder.rglob("*.safetensors")) if path.parent.name not in QUERY_PARTS]
     return ModelEntry(
         name,
@@ -126,7 +128,7 @@ def describe_folder(folder: Path, name: str) -> ModelEntry:
         sum(count_numbers(path) for path in parts) or None,
         read_json(settings)["sample_rate"],
         origin.get("licence") or (CARD_LICENCE if folder.parent == SHIPPED else "not stated"),
-        "nothing" if own_text else f"the tokenizer of {hub} from the hub, once",
+        f"the {' and the '.join(missing)} of {query['hub']} from the hub, once" if missing else "nothing",
     )
 
 

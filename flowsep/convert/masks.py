@@ -66,7 +66,7 @@ class System:
     origin: Origin
 
 
-UNSTATED = "none stated in the repository"
+UNSTATED = "none stated in its repository"
 SYSTEMS = {
     "audiosep": System("audiosep", AUDIOSEP, Origin("AudioSep", "Audio-AGI/AudioSep, arXiv 2308.05037", "MIT")),
     "dcase": System(

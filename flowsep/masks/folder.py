@@ -129,6 +129,8 @@ def load_query(folder: Path, settings: dict[str, Any]) -> Query:
     try:
         model, tokenizer = load_encoder(folder, config), tokenizer_of(folder, config)
     except (OSError, ValueError) as error:
+        if not missing_parts(folder):
+            raise
         raise ModelError(
             f"the model needs parts of {config.hub} from the hub, which cannot be had; connect once, or put them into "
             "the model folder as text_encoder/ and tokenizer/"
@@ -141,6 +143,11 @@ def load_query(folder: Path, settings: dict[str, Any]) -> Query:
     projection = nn.Linear(columns, rows)
     load_weights(projection, folder / "text_projection" / WEIGHTS)
     return BertQuery(model, projection, tokenizer, config)
+
+
+def missing_parts(folder: Path) -> list[str]:
+    """Which of text encoder and tokenizer a model folder leaves to the hub."""
+    return [part for part in ("text_encoder", "tokenizer") if not (folder / part).is_dir()]
 
 
 def load_encoder(folder: Path, config: QueryConfig) -> nn.Module:
