@@ -1,5 +1,7 @@
 """Model folders in the diffusers layout, and `load_separator`, which finds and loads one.
 
+The parts of a FlowSep folder (`flowsep.masks.folder` has those of the mask separators):
+
 model_index.json                     class names per component, name and version
 unet/, vae/                          config.json, diffusion_pytorch_model.safetensors (patches: config.json only)
 vocoder/                             the same; absent where there is none
@@ -23,6 +25,7 @@ from flowsep.errors import DeviceError, InputError, ModelError
 if TYPE_CHECKING:
     import torch
 
+    from flowsep.masks.separator import MaskSeparator
     from flowsep.separator import FlowSep
     from flowsep.text import TextEncoder
 
@@ -73,7 +76,9 @@ def pick_device(device: str) -> torch.device:
     return chosen
 
 
-def load_separator(name: Path | str = "small", device: str = "auto", dtype: torch.dtype | None = None) -> FlowSep:
+def load_separator(
+    name: Path | str = "small", device: str = "auto", dtype: torch.dtype | None = None
+) -> FlowSep | MaskSeparator:
     """A separator by shipped name, folder or hub id, ready to use.
 
     dtype None is float32, whatever precision the weights are stored in. Raises ModelError for a folder that is not
@@ -91,8 +96,13 @@ def load_separator(name: Path | str = "small", device: str = "auto", dtype: torc
     return separator.to(chosen, dtype or torch.float32).eval()
 
 
-def load_folder(folder: Path) -> FlowSep:
+def load_folder(folder: Path) -> FlowSep | MaskSeparator:
     """The separator in `folder`, on the CPU in float32."""
+    index = read_json(folder / "model_index.json")
+    if index.get("_class_name") == "MaskSeparator":
+        from flowsep.masks.folder import load_masker
+
+        return load_masker(folder, index)
     import torch
     from diffusers.pipelines.audioldm2.modeling_audioldm2 import AudioLDM2UNet2DConditionModel
 
@@ -103,7 +113,6 @@ def load_folder(folder: Path) -> FlowSep:
     from vocoder.mel import MelConfig
     from vocoder.model import Vocoder
 
-    index = read_json(folder / "model_index.json")
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
     unet, found = AudioLDM2UNet2DConditionModel.from_pretrained(
         folder / "unet", torch_dtype=torch.float32, local_files_only=True, output_loading_info=True
@@ -181,8 +190,9 @@ def save_text(text: TextEncoder, folder: Path) -> None:
     text.tokenizer.save_pretrained(folder / "tokenizer")
 
 
-def save_separator(separator: FlowSep, folder: Path, training: dict[str, Any] | None = None) -> None:
-    """Write a model folder, through a temporary name; weights keep their precision.
+@contextmanager
+def model_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder to write a model into; when the block ends well it takes the place of `folder`.
 
     An earlier model folder of that name is replaced; anything else raises InputError.
     """
@@ -197,6 +207,21 @@ def save_separator(separator: FlowSep, folder: Path, training: dict[str, Any] | 
     partial = folder.parent / f".{folder.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
+    yield partial
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(partial, folder)
+
+
+def save_separator(separator: FlowSep, folder: Path, training: dict[str, Any] | None = None) -> None:
+    """Write a model folder, through a temporary name (`model_folder`); weights keep their precision."""
+    with model_folder(folder) as partial:
+        write_parts(separator, partial)
+        if training:
+            write_json(partial / "training.json", training)
+
+
+def write_parts(separator: FlowSep, partial: Path) -> None:
+    """Everything in the model folder `partial` but how it was trained."""
     separator.unet.save_pretrained(partial / "unet")
     separator.codec.save_pretrained(partial / "vae")
     if separator.vocoder is not None:
@@ -212,10 +237,6 @@ def save_separator(separator: FlowSep, folder: Path, training: dict[str, Any] | 
         codec=type(getattr(separator.codec, "autoencoder", separator.codec)).__name__,
         vocoder=separator.vocoder is not None,
     )
-    if training:
-        write_json(partial / "training.json", training)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)
 
 
 def write_settings(

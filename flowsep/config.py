@@ -12,6 +12,7 @@ from pathlib import Path
 from flowsep.data.dataset import DataConfig
 from flowsep.errors import UsageError
 from flowsep.flow.path import FlowConfig
+from flowsep.masks.config import MaskConfig, MaskLossConfig
 from flowsep.text import TextConfig
 from flowsep.training.wordings import TextLossConfig
 from flowsep.unet import UNetConfig
@@ -87,6 +88,7 @@ class ModelConfig:
     flow: FlowConfig = field(default_factory=FlowConfig)
     vocoder: VocoderConfig = field(default_factory=VocoderConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    mask: MaskConfig = field(default_factory=MaskConfig)  # in place of codec, unet, flow and sampling: `train mask`
 
     data: DataConfig = field(default_factory=DataConfig)
     text_stage: StageConfig = field(default_factory=StageConfig)
@@ -96,6 +98,8 @@ class ModelConfig:
     flow_stage: StageConfig = field(default_factory=StageConfig)
     flow_loss: FlowLossConfig = field(default_factory=FlowLossConfig)
     vocoder_stage: StageConfig = field(default_factory=StageConfig)
+    mask_stage: StageConfig = field(default_factory=StageConfig)
+    mask_loss: MaskLossConfig = field(default_factory=MaskLossConfig)
     seed: int = 0
 
 

@@ -201,8 +201,9 @@ def level_mask(separator: TextSeparator, mixture: Tensor, target: Tensor) -> Ten
 
     mel = separator.mel
     waves = resample(torch.cat([mixture[None].to(target), target]), separator.sample_rate, mel.sample_rate)
-    frames = waves.shape[-1] // mel.hop_length + 1
-    levels = log_mel(torch.nn.functional.pad(waves, (0, max(0, mel.n_fft - waves.shape[-1]))), mel)[:, :frames]
+    frames = len(mixture) // (separator.sample_rate // 100) + 1  # as the caller counts, whatever resampling rounds to
+    short = max(0, mel.n_fft - waves.shape[-1], (frames - 1) * mel.hop_length - waves.shape[-1])
+    levels = log_mel(torch.nn.functional.pad(waves, (0, short)), mel)[:, :frames]
     return band_mask(levels[1:], None, levels[:1])
 
 
@@ -250,7 +251,12 @@ def _finish(
         target = apply_mask(audio, values, sample_rate, separator.mel)
     else:
         wave = resample(values[None], separator.sample_rate, sample_rate, audio.shape[-1])
-        target = wave.expand_as(audio).clone()
+        if len(audio) > 1 and joined.settings[query].get("render") == "mixture":  # in phase with the recording
+            from flowsep.channels import share_channels
+
+            target = share_channels(audio, downmix(audio), wave[0], sample_rate)
+        else:
+            target = wave.expand_as(audio).clone()
     refuse_non_finite_output(target)
     target = target[:, :length]
     report("join", query + 1, len(joined.values))

@@ -40,12 +40,17 @@ def latency(
     from flowsep.benchmark.latency import benchmark_latency, random_separator, table
     from flowsep.checkpoint import load_separator, pick_device, write_json
     from flowsep.config import load_config
+    from flowsep.masks.separator import MaskSeparator
 
     if output is not None:
         refuse_unwritable(output.parent)
     precision = getattr(torch, dtype)
     if model is not None:
         separator = load_separator(model, device, precision)
+        if isinstance(separator, MaskSeparator):
+            raise UsageError(
+                "the stages are FlowSep's; `flowsep evaluate` gives a mask separator's seconds per mixture"
+            )
     else:
         separator = random_separator(load_config(config), pick_device(device), precision)
     report = benchmark_latency(separator, model or config, seconds, steps or separator.defaults.steps, batch, repeats)

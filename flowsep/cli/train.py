@@ -1,4 +1,4 @@
-"""`flowsep train text|vae|flow|vocoder CONFIG [key=value ...]`."""
+"""`flowsep train text|vae|flow|vocoder|mask CONFIG [key=value ...]`."""
 
 from __future__ import annotations
 
@@ -100,3 +100,25 @@ def vocoder(
     from flowsep.training.recipes import train_vocoder
 
     typer.echo(train_vocoder(load_config(config, overrides or ()), data, run, max_minutes, quiet))
+
+
+@app.command()
+def mask(
+    config: Config,
+    overrides: Overrides = None,
+    *,
+    data: Data,
+    run: Run,
+    text: Annotated[
+        Path | None, typer.Option("--text", help="Folder written by `flowsep train text`, or a model (small).")
+    ] = None,
+    start: Annotated[Path | None, typer.Option("--from", help="A mask separator to go on from.")] = None,
+    max_minutes: Minutes = None,
+    quiet: Quiet = False,
+) -> None:
+    """A mask separator (small-audiosep, small-lassnet); writes the model folder RUN/model."""
+    from flowsep.config import load_config
+    from flowsep.training.mask import train_mask
+
+    settings = load_config(config, overrides or ())
+    typer.echo(train_mask(settings, data, run, text, start, max_minutes, quiet))
