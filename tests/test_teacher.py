@@ -7,7 +7,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from flowsep.errors import InputError
 from flowsep.training.teacher import meanings_of, teacher_words
-from flowsep.training.wordings import TextLossConfig, TextObjective, WordingDataset
+from flowsep.training.wordings import TextLossConfig, TextObjective, WordingDataset, nearest_classes
 from tests.tiny import tiny_separator
 
 WORDS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "dog", "barking", "rain", "a", "##s", "falling"]
@@ -73,7 +73,7 @@ def test_the_text_stage_draws_words_with_meanings_and_comes_nearer_to_the_teache
     objective = TextObjective(text.requires_grad_(True), 2, 2, config, meanings.width)
     optimiser = torch.optim.Adam(objective.parameters(), 3e-3)
     distances = []
-    for _ in range(30):
+    for _ in range(60):
         batch = {
             "text": [item["text"] for item in items],
             **{key: torch.stack([item[key] for item in items]) for key in ("label", "family", "meaning")},
@@ -84,3 +84,5 @@ def test_the_text_stage_draws_words_with_meanings_and_comes_nearer_to_the_teache
         optimiser.step()
         distances.append(float(parts["teacher"].detach()))
     assert distances[-1] < 0.5 * distances[0]
+    nearest = nearest_classes(objective.eval(), dataset, ["rain falling"], count=2)["rain falling"]
+    assert list(nearest) == ["rain", "dog"] and nearest["rain"] > nearest["dog"]

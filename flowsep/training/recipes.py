@@ -20,7 +20,7 @@ from flowsep.training.loop import fit, latest_checkpoint
 from flowsep.training.media import MediaLogger, VAEMedia
 from flowsep.training.objectives import FlowObjective, VAEObjective, VocoderObjective
 from flowsep.training.teacher import meanings_of, teacher_words
-from flowsep.training.wordings import TextObjective, WordingDataset, wording_accuracy
+from flowsep.training.wordings import UNHEARD, TextObjective, WordingDataset, nearest_classes, wording_accuracy
 from flowsep.unet import build_unet
 from vae.model import MelVAE, build_codec, load_codec
 from vocoder.model import Vocoder
@@ -117,6 +117,7 @@ def train_text(
     if config.data.phrasings:
         unseen = wording_accuracy(objective, dataset, read_phrasings(PHRASINGS, "held_out"))
         write_json(run / "text" / "held_out.json", unseen)
+        write_json(run / "text" / "nearest.json", nearest_classes(objective, dataset, UNHEARD))
     return run / "text"
 
 

@@ -22,6 +22,12 @@ from flowsep.training.teacher import Meanings
 
 UNKNOWN, FIRST_WORD = 2, 3  # ids of `train_tokenizer`: padding 0, end 1, unknown 2, then the vocabulary
 NO_CLASS = -100  # what cross_entropy skips
+# Words that are in no wording of a class and in no caption that the shipped encoder was taught.
+UNHEARD = (
+    "spaniel", "poodle", "bulldog", "labrador", "tomcat", "mare", "heifer", "boar", "gosling", "drake", "magpie",
+    "nightingale", "warbler", "hornet", "cobra", "cloudburst", "hailstorm", "typhoon", "ovation", "chortle", "weep",
+    "scooter", "limousine", "jetliner", "biplane", "yacht", "fiddle", "viola", "ukulele", "hacksaw",
+)  # fmt: skip
 FRAMES = ("{}", "{}", "{}", "the sound of {}", "sound of {}", "{} sound", "{} in the background", "a recording of {}")
 
 
@@ -132,3 +138,19 @@ def wording_accuracy(
     right = (objective.similarity(pooled, objective.classes).argmax(1) == labels).float().mean()
     kin = (objective.similarity(pooled, objective.families).argmax(1) == families).float().mean()
     return {"class": round(float(right), 4), "family": round(float(kin), 4), "wordings": len(texts)}
+
+
+@torch.no_grad()
+def nearest_classes(
+    objective: TextObjective, dataset: WordingDataset, words: Sequence[str], count: int = 3
+) -> dict[str, dict[str, float]]:
+    """The `count` classes whose prototypes are nearest to each word, nearest first, with their cosines."""
+    found = {}
+    for word in words:
+        pooled = objective.text.states(*objective.text.tokens([word])).pooled()
+        best = (objective.similarity(pooled, objective.classes)[0] / objective.config.sharpness).topk(count)
+        found[word] = {
+            dataset.labels[number]: round(cosine, 3)
+            for number, cosine in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        }
+    return found
