@@ -31,6 +31,9 @@ def text(
         Path | None,
         typer.Option("--tokenizer", help="Folder of a tokenizer to use; none: one is trained on the captions."),
     ] = None,
+    teacher: Annotated[
+        Path | None, typer.Option("--teacher", help="Folder of a sentence encoder to learn meanings from.")
+    ] = None,
     max_minutes: Minutes = None,
     quiet: Quiet = False,
 ) -> None:
@@ -39,7 +42,7 @@ def text(
     from flowsep.training.recipes import train_text
 
     settings = load_config(config, overrides or ())
-    typer.echo(train_text(settings, data, run, captions, tokenizer, max_minutes, quiet))
+    typer.echo(train_text(settings, data, run, captions, tokenizer, teacher, max_minutes, quiet))
 
 
 @app.command()

@@ -19,7 +19,8 @@ from flowsep.text import TextEncoder, build_t5, load_tokenizer, train_tokenizer
 from flowsep.training.loop import fit, latest_checkpoint
 from flowsep.training.media import MediaLogger, VAEMedia
 from flowsep.training.objectives import FlowObjective, VAEObjective, VocoderObjective
-from flowsep.training.wordings import TextObjective, WordingDataset, wording_accuracy
+from flowsep.training.teacher import meanings_of, teacher_words
+from flowsep.training.wordings import UNHEARD, TextObjective, WordingDataset, nearest_classes, wording_accuracy
 from flowsep.unet import build_unet
 from vae.model import MelVAE, build_codec, load_codec
 from vocoder.model import Vocoder
@@ -83,13 +84,15 @@ def train_text(
     run: Path,
     captions_csv: Path | None = None,
     tokenizer: Path | None = None,
+    teacher: Path | None = None,
     max_minutes: float | None = None,
     quiet: bool = False,
 ) -> Path:
     """Train our own text encoder on wordings of sounds; writes run/text for `train_flow`, and returns it.
 
     Learns from the manifest's captions (train split), the phrasings of 224 classes and the captions of a CSV.
-    `tokenizer` is the folder of one to use instead of training one: its library breaks ties at random.
+    `tokenizer` is the folder of one to use instead of training one: its library breaks ties at random. `teacher` is the
+    folder of a sentence encoder to learn meanings from, those of single words too.
     """
     if config.text.hub is not None:
         raise UsageError(f"text.hub is {config.text.hub!r}, which needs no training; set text.hub=null")
@@ -99,18 +102,22 @@ def train_text(
     folder = tokenizer or run / "tokenizer"
     if tokenizer is not None and not (tokenizer / "tokenizer.json").is_file():
         raise InputError(f"{tokenizer} holds no tokenizer.json; give the tokenizer folder of a model")
+    words = teacher_words(teacher) if teacher else []
+    texts = [text for options in wordings.values() for text in options] + free + words
     if not (folder / "tokenizer.json").exists():
-        texts = [text for options in wordings.values() for text in options] + free
         train_tokenizer(texts, config.text.vocab_size).save_pretrained(folder)
+    meanings = meanings_of(texts, teacher, run / "meanings.safetensors") if teacher else None
     text = TextEncoder(build_t5(config.text), load_tokenizer(folder), config.text)
-    dataset = WordingDataset(wordings, families, free, config.text_loss.free_share, config.seed)
-    objective = TextObjective(text, len(dataset.labels), len(dataset.families), config.text_loss)
+    dataset = WordingDataset(wordings, families, free, config.text_loss, config.seed, meanings, words)
+    width = meanings.width if meanings else None
+    objective = TextObjective(text, len(dataset.labels), len(dataset.families), config.text_loss, width)
     fit(objective, dataset, config.text_stage, run, config.seed, max_minutes, quiet=quiet)
     save_config(config, run / "config.yaml")
     save_text(objective.cpu().text, run / "text")
     if config.data.phrasings:
         unseen = wording_accuracy(objective, dataset, read_phrasings(PHRASINGS, "held_out"))
         write_json(run / "text" / "held_out.json", unseen)
+        write_json(run / "text" / "nearest.json", nearest_classes(objective, dataset, UNHEARD))
     return run / "text"
 
 
