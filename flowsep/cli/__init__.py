@@ -27,6 +27,7 @@ COMMANDS = {
     "train": ("flowsep.cli.train:app", "Train the VAE, the flow or the vocoder."),
     "evaluate": ("flowsep.cli.evaluate:evaluate", "Measure a model on a list of mixtures."),
     "recipe": ("flowsep.cli.recipe:recipe", "Draw a fixed list of mixtures for evaluate."),
+    "tune-steps": ("flowsep.cli.tune_steps:tune_steps", "Search the times of few steps on a list of mixtures."),
     "export": ("flowsep.cli.export:export", "Assemble a small float16 model folder from trained parts."),
     "benchmark": ("flowsep.cli.benchmark:app", "Measure latency, stage by stage."),
 }
