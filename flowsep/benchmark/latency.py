@@ -79,19 +79,23 @@ def benchmark_latency(
     """
     device, dtype = separator.device, separator.dtype
     note("ceilings")
-    ceilings = measure_ceilings(device, dtype)
+    before = measure_ceilings(device, dtype)
     mixture, options = prepare(separator, work)
     stages = stages_of(separator, mixture, options)
     note("operations and bytes")
-    counts = [count(stage, ceilings) for stage in stages]  # of the eager path: compiled kernels cannot be counted
+    counts = [count(stage) for stage in stages]  # of the eager path: compiled kernels cannot be counted
     if work.compile is not None:
         compile_parts(separator, work.compile)
     note(TOTAL)
     whole = run_whole(separator, mixture, options, work.repeats)
-    rows = []
-    for stage, counted in zip(stages, counts, strict=True):
+    timings = []
+    for stage in stages:
         note(stage.name)
-        timing = measure(stage.call, device, work.repeats, WARMUP)
+        timings.append(measure(stage.call, device, work.repeats, WARMUP))
+    after = measure_ceilings(device, dtype)
+    ceilings = {name: max(before[name], after[name]) for name in before}  # other work on the machine only lowers them
+    rows = []
+    for stage, counted, timing in zip(stages, counts, timings, strict=True):
         calls = whole.nfe if stage.calls is None else stage.calls
         rows.append(finished(stage.name, calls, timing, counted, ceilings))
     rows.append(summed(SAMPLER, whole.laps["sampler"], [row for row in rows if row["name"] == NETWORK], ceilings))
@@ -104,7 +108,7 @@ def benchmark_latency(
         "parameters": sum(parameter.numel() for parameter in separator.parameters()),
         "load_s": load_seconds,
         "first_run_s": whole.first,
-        "ceilings": {"before": ceilings, "after": measure_ceilings(device, dtype)},
+        "ceilings": {**ceilings, "before": before, "after": after},
         "rows": rows,
         "real_time_factor": whole.total.median / (seconds * work.batch),
         "clips_per_second": work.batch / whole.total.median,
@@ -204,13 +208,11 @@ def stages_of(separator: FlowSep, mixture: Tensor, options: SampleOptions) -> li
     return stages
 
 
-def count(stage: Stage, ceilings: dict[str, float]) -> dict[str, float]:
-    """GFLOP and moved gigabytes of one call, and its floor in seconds at the ceilings."""
+def count(stage: Stage) -> dict[str, float]:
+    """GFLOP of one call, gigabytes that its operations move, and the least that it must move: all once."""
     tensors = [leaf for leaf in tree_leaves((stage.inputs, stage.call())) if isinstance(leaf, Tensor)]
     least = (weight_bytes(stage.module) + sum(x.numel() * x.element_size() for x in tensors)) / 1e9
-    gflop, gbyte = count_gflop(stage.call), count_gbyte(stage.call)
-    floor = max(gflop / ceilings["gflops"], least / ceilings["gbytes"])
-    return {"gflop": gflop, "gbyte": gbyte, "floor_s": floor}
+    return {"gflop": count_gflop(stage.call), "gbyte": count_gbyte(stage.call), "least_gbyte": least}
 
 
 def weight_bytes(module: nn.Module | None) -> int:
@@ -222,12 +224,14 @@ def weight_bytes(module: nn.Module | None) -> int:
 
 
 def finished(name: str, calls: int, timing: Timing, counted: dict[str, float], ceilings: dict[str, float]) -> Row:
-    """One row: seconds, counts, and the achieved part of the ceilings, 0..1 (of the copy also more: caches help)."""
+    """One row: seconds, counts, floor, and the achieved part of the ceilings, 0..1 (of the copy more where caches help)."""
+    floors = counted["gflop"] / ceilings["gflops"], counted["least_gbyte"] / ceilings["gbytes"]
     return {
         "name": name,
         "calls": calls,
         **timing.summary(),
         **counted,
+        "floor_s": max(floors),
         "matmul_share": counted["gflop"] / timing.median / ceilings["gflops"],
         "copy_share": counted["gbyte"] / timing.median / ceilings["gbytes"],
     }
@@ -235,5 +239,6 @@ def finished(name: str, calls: int, timing: Timing, counted: dict[str, float], c
 
 def summed(name: str, timing: Timing, parts: list[Row], ceilings: dict[str, float]) -> Row:
     """A row of what `parts` make up together: seconds of its own, their counts and floors times their calls."""
-    keys = ("gflop", "gbyte", "floor_s")
-    return finished(name, 1, timing, {key: sum(p["calls"] * p[key] for p in parts) for key in keys}, ceilings)
+    keys = ("gflop", "gbyte", "least_gbyte", "floor_s")
+    sums = {key: sum(part["calls"] * part[key] for part in parts) for key in keys}
+    return {**finished(name, 1, timing, sums, ceilings), **sums}
