@@ -25,7 +25,7 @@ from flowsep.files import LoadedModel, separate_file
 from flowsep.naming import FileJob, plan_outputs
 from flowsep.protocol import SampleOptions
 
-KINDS = ("siren", "rain")
+KINDS = ("chirping_birds", "car_engine")
 SECONDS = 8.0
 SAMPLE_RATE = 16000  # Hz
 MADE_BY = "flowsep demo"

@@ -56,10 +56,13 @@ def build_generator(config: VocoderConfig) -> nn.Module:
     from bigvgan import BigVGAN
     from bigvgan.env import AttrDict
 
+    from vocoder.activation import frame_activations
+
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore", FutureWarning)  # the package uses the deprecated weight_norm
         generator = BigVGAN(AttrDict(config.hyperparameters()))
         generator.remove_weight_norm()
+    frame_activations(generator)
     return generator
 
 

@@ -119,12 +119,17 @@ def _resident_peak() -> float | None:
 
 
 def count_gflop(call: Callable[[], Any]) -> float:
-    """Floating-point operations of `call` / 1e9, counting a multiply-add as two: convolutions and matrix products."""
+    """Floating-point operations of `call` / 1e9, counting a multiply-add as two: convolutions and matrix products.
+
+    Those of the model as defined; what a faster formulation computes on top is not work done.
+    """
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
+    from vocoder.activation import plain_activations
+
     # The fused attention kernels of the CPU are not in the counter's table; the plain ones are.
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+    with sdpa_kernel(SDPBackend.MATH), plain_activations(), FlopCounterMode(display=False) as counter:
         call()
     return counter.get_total_flops() / 1e9
 
