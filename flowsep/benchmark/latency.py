@@ -224,7 +224,7 @@ def weight_bytes(module: nn.Module | None) -> int:
 
 
 def finished(name: str, calls: int, timing: Timing, counted: dict[str, float], ceilings: dict[str, float]) -> Row:
-    """One row: seconds, counts, floor, and the achieved part of the ceilings, 0..1 (of the copy more where caches help)."""
+    """One row: seconds, counts, floor, and the achieved part of the ceilings, 0..1 (of the copy more: caches help)."""
     floors = counted["gflop"] / ceilings["gflops"], counted["least_gbyte"] / ceilings["gbytes"]
     return {
         "name": name,
