@@ -45,6 +45,8 @@ class Problem:
     """A batch of mixtures and queries, ready to be sampled on any grid."""
 
     def __init__(self, separator: FlowSep, mixture: Tensor, texts: Sequence[str], options: SampleOptions) -> None:
+        if not isinstance(separator, FlowSep):
+            raise UsageError(f"a {type(separator).__name__} has steps of its own; grids are searched for flows")
         self.separator = separator
         self.options = separator.resolve(replace(options, steps=None, grid="uniform"))
         if mixture.shape[-1] > separator.window:

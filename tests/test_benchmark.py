@@ -182,10 +182,10 @@ def test_audio_longer_than_the_window_is_refused():
 def test_compiled_parts_compute_what_they_computed(monkeypatch):
     calls = []
     monkeypatch.setattr(torch, "compile", lambda call, **options: calls.append(options) or call)
-    separator, other = tiny_separator(PAPER), tiny_separator(PAPER)
+    separator, mixture = tiny_separator(PAPER), 0.1 * torch.randn(1, 8000)
+    plain = separator.separate(mixture, ["rain"]).target
     compile_parts(separator, "reduce-overhead")
-    mixture = 0.1 * torch.randn(1, 8000)
-    torch.testing.assert_close(*(one.separate(mixture, ["rain"]).target for one in (separator, other)))
+    torch.testing.assert_close(separator.separate(mixture, ["rain"]).target, plain)
     assert [options.get("mode") for options in calls] == ["reduce-overhead", None, None, None]
 
 

@@ -107,6 +107,8 @@ def test_the_command_prints_tables_and_writes_its_report(tmp_path, config, capsy
     assert report["settings"]["steps"] == 2 and report["load_s"] > 0
     assert latency("--config", config, "--repeats", 1, "-o", out) == 3
     assert "exists; add --overwrite" in capsys.readouterr().err
+    assert main(["benchmark", "show", str(out)]) == 0
+    assert "time / floor" in capsys.readouterr().out
     assert latency("--compare", out, out) == 0
     assert "1.000" in capsys.readouterr().out
     assert latency("--compare", out, tmp_path / "none.json") == 3

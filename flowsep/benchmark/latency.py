@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 from flowsep.benchmark.ceilings import measure_ceilings
 from flowsep.benchmark.machine import describe_machine, device_name
 from flowsep.benchmark.models import compile_parts
+from flowsep.benchmark.report import SCHEMA_VERSION
 from flowsep.benchmark.timing import Timing, count_gbyte, count_gflop, measure, peak_memory, reset_peak, synchronise
 from flowsep.errors import UsageError
 from flowsep.protocol import SampleOptions
@@ -21,7 +22,6 @@ from flowsep.separator import FlowSep
 from flowsep.unet import call_unet
 from vocoder.mel import stft
 
-SCHEMA_VERSION = 2
 WARMUP = 2  # calls that do not count
 NETWORK, SAMPLER, TOTAL = "UNet, one call", "sampler", "end to end"
 Note = Callable[[str], None]

@@ -11,7 +11,6 @@ import torch
 
 from flowsep.benchmark.latency import (
     NETWORK,
-    SCHEMA_VERSION,
     Note,
     Row,
     Workload,
@@ -22,7 +21,7 @@ from flowsep.benchmark.latency import (
 )
 from flowsep.benchmark.machine import describe_machine, device_name
 from flowsep.benchmark.models import compile_parts
-from flowsep.benchmark.report import read_report, seconds, table, write_report
+from flowsep.benchmark.report import SCHEMA_VERSION, read_report, seconds, table, write_report
 from flowsep.benchmark.timing import Timing
 from flowsep.config import config_path
 from flowsep.errors import UsageError

@@ -10,6 +10,8 @@ from typing import Any
 from flowsep.atomic import atomic_output
 from flowsep.errors import InputError
 
+SCHEMA_VERSION = 2
+LATENCY = ("latency", "latency-matrix")
 DRAWS = 2000  # of the bootstrap
 FEWEST = 5  # repeats that an interval can be had from
 ABOUT = ("model", "audio_seconds", "batch", "steps", "render", "device_name", "dtype", "threads", "compile")
@@ -22,8 +24,8 @@ def write_report(path: Path, report: dict[str, Any], overwrite: bool = False) ->
         temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
-def read_report(path: Path) -> dict[str, Any]:
-    """A report of `flowsep benchmark latency`; InputError for anything else."""
+def read_report(path: Path, kinds: Sequence[str] = LATENCY) -> dict[str, Any]:
+    """A report of one of these kinds, by default of `flowsep benchmark latency`; InputError for anything else."""
     if not path.is_file():
         raise InputError(f"no report at {path}; flowsep benchmark latency -o {path.name} writes one")
     try:
@@ -31,8 +33,9 @@ def read_report(path: Path) -> dict[str, Any]:
         kind, version = report["kind"], report["schema_version"]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is not a report of flowsep benchmark latency") from error
-    if kind not in ("latency", "latency-matrix") or version != 2:
-        raise InputError(f"{path} holds {kind!r}, schema {version}; this version reads latency reports of schema 2")
+    if kind not in kinds or version != SCHEMA_VERSION:
+        wanted = f"{' or '.join(kinds)}, schema {SCHEMA_VERSION}"
+        raise InputError(f"{path} holds {kind!r}, schema {version}; this command reads {wanted}")
     return report
 
 

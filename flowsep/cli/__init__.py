@@ -29,7 +29,7 @@ COMMANDS = {
     "recipe": ("flowsep.cli.recipe:recipe", "Draw a fixed list of mixtures for evaluate."),
     "tune-steps": ("flowsep.cli.tune_steps:tune_steps", "Search the times of few steps on a list of mixtures."),
     "export": ("flowsep.cli.export:export", "Assemble a small float16 model folder from trained parts."),
-    "benchmark": ("flowsep.cli.benchmark:app", "Measure latency, stage by stage."),
+    "benchmark": ("flowsep.cli.benchmark:app", "Measure latency, precision and solvers."),
 }
 VERBOSE = ("-v", "--verbose")
 NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")

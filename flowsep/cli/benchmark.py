@@ -1,8 +1,9 @@
-"""`flowsep benchmark latency`."""
+"""`flowsep benchmark latency|precision|solvers`."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
     from flowsep.separator import FlowSep
 
-app = typer.Typer(help="Measure latency, stage by stage.", no_args_is_help=True)
+app = typer.Typer(help="Measure latency, precision and solvers.", no_args_is_help=True)
 
 DTYPES = ("float32", "bfloat16", "float16")
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
@@ -21,7 +22,7 @@ COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
 
 @app.callback()
 def benchmark() -> None:
-    """Measure latency, stage by stage."""
+    """Measure latency, precision and solvers."""
 
 
 @app.command()
@@ -69,10 +70,7 @@ def latency(
     from flowsep.benchmark.matrix import STEPS, families_of, matrix_lines, run_matrix
     from flowsep.benchmark.report import latency_lines, write_report
 
-    def note(line: str) -> None:
-        if not quiet:
-            typer.echo(f"{time.strftime('%H:%M:%S')} {line}", err=True)
-
+    note = notes(quiet)
     mode = compile_mode if compiled else None
     work = Workload(seconds, counts[0] if counts else None, batch, render, repeats, mode)
     chosen, precision = pick(device, dtype)
@@ -87,6 +85,11 @@ def latency(
     if output is not None:
         write_report(output, report, overwrite)
     typer.echo("\n".join(latency_lines(report)))
+
+
+def notes(quiet: bool) -> Callable[[str], None]:
+    """What prints progress on stderr, or nothing."""
+    return lambda line: None if quiet else typer.echo(f"{time.strftime('%H:%M:%S')} {line}", err=True)
 
 
 def raise_usage(message: str) -> None:
@@ -179,3 +182,54 @@ def solvers(
 
     slopes = plot_orders(output, overwrite)
     typer.echo("\n".join(f"{name}\torder {THEORY[name]}\tslope {value:.2f}" for name, value in slopes.items()))
+
+
+@app.command()
+def precision(
+    config: Annotated[str, typer.Option("--config", help="flowsep, small or a YAML file; random weights.")] = "flowsep",
+    model: Annotated[str | None, typer.Option("--model", help="A model to load instead of --config.")] = None,
+    variants: Annotated[
+        str, typer.Option(help="What to compare with float32: precisions, with or without +compile.")
+    ] = "bfloat16,float32+compile,bfloat16+compile",
+    seconds: Annotated[float | None, typer.Option(help="Length of the mixture. [default: the window]", min=0.1)] = None,
+    steps: Annotated[int | None, typer.Option(help="Solver steps. [default: the model's]", min=1)] = None,
+    batch: Annotated[int, typer.Option(help="Clips at once.", min=1)] = 1,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    compile_mode: Annotated[str, typer.Option(help=f"{', '.join(COMPILE_MODES)}: of the UNet.")] = "default",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the report as JSON.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing report.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
+) -> None:
+    """Error of half precision and of compiled paths against float32, stage by stage and end to end."""
+    check("float32", compile_mode, None, device, 1.0)
+    check_output(output, overwrite)
+    from flowsep.benchmark.latency import Workload
+    from flowsep.benchmark.precision import compare_precision, parse_variants, precision_lines
+    from flowsep.benchmark.report import write_report
+
+    wanted = parse_variants(variants)
+    chosen, _ = pick(device, "float32")
+    work = Workload(seconds, steps, batch)
+    report = compare_precision(
+        lambda dtype: Builder(chosen, dtype)(config, model)[0],
+        model or config,
+        wanted,
+        work,
+        compile_mode,
+        notes(quiet),
+    )
+    if output is not None:
+        write_report(output, report, overwrite)
+    typer.echo("\n".join(precision_lines(report)))
+
+
+@app.command()
+def show(report: Annotated[Path, typer.Argument(help="JSON of latency, latency --matrix or precision.")]) -> None:
+    """Print the tables of a report again."""
+    from flowsep.benchmark.matrix import matrix_lines
+    from flowsep.benchmark.precision import precision_lines
+    from flowsep.benchmark.report import latency_lines, read_report
+
+    lines = {"latency": latency_lines, "latency-matrix": matrix_lines, "precision": precision_lines}
+    found = read_report(report, tuple(lines))
+    typer.echo("\n".join(lines[found["kind"]](found)))
