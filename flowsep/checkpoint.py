@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -128,6 +130,20 @@ def refuse_missing(component: str, found: dict[str, Any]) -> None:
         raise ModelError(f"{component} lacks {len(missing)} tensors, the first is {missing[0]}; get the model again")
 
 
+@contextmanager
+def no_progress_bar() -> Iterator[None]:
+    """transformers draws a bar for every load, however short, on standard error and into notebooks."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
 def load_text(folder: Path, values: dict[str, Any]) -> Any:
     """The text encoder of a model folder: its own, or the hub's where the folder names one (each part on its own)."""
     import torch
@@ -138,9 +154,10 @@ def load_text(folder: Path, values: dict[str, Any]) -> Any:
     config = TextConfig(**values)
     try:
         if (folder / "text_encoder").is_dir():
-            model, found = T5EncoderModel.from_pretrained(
-                folder / "text_encoder", dtype=torch.float32, local_files_only=True, output_loading_info=True
-            )
+            with no_progress_bar():
+                model, found = T5EncoderModel.from_pretrained(
+                    folder / "text_encoder", dtype=torch.float32, local_files_only=True, output_loading_info=True
+                )
             refuse_missing("text_encoder", found)
         else:
             model = T5EncoderModel.from_pretrained(config.hub, dtype=torch.float32)

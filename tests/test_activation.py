@@ -1,5 +1,8 @@
 """The anti-aliased activation as matrix products equals the package's own."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from bigvgan.activations import Snake, SnakeBeta
@@ -56,3 +59,9 @@ def test_the_packages_path_can_be_asked_for():
     with torch.inference_mode(), plain_activations():
         assert torch.equal(framed(sound), plain(sound))
     assert FramedActivation.enabled
+
+
+def test_loading_the_package_leaves_matplotlibs_backend_alone():
+    code = "import matplotlib; matplotlib.use('svg'); import vocoder.activation; print(matplotlib.get_backend())"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "svg"

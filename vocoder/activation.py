@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from bigvgan.alias_free_activation.torch.act import Activation1d
 from torch import Tensor, nn
+
+from vocoder.package import Activation1d
 
 FRAME = 32  # samples per frame
 HALO = 6  # input samples needed on either side of a frame, and up-sampled ones needed on either side of its own

@@ -53,10 +53,8 @@ def build_generator(config: VocoderConfig) -> nn.Module:
     import io
     import warnings
 
-    from bigvgan import BigVGAN
-    from bigvgan.env import AttrDict
-
     from vocoder.activation import frame_activations
+    from vocoder.package import AttrDict, BigVGAN
 
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore", FutureWarning)  # the package uses the deprecated weight_norm
