@@ -49,11 +49,12 @@ class StageConfig:
     checkpoint_steps: int = 500
     log_steps: int = 20
     media_steps: int = 2000  # mel figures and audio for TensorBoard
+    workers: int = 1  # processes that mix the items; their number changes no item
 
     def __post_init__(self) -> None:
         if self.precision not in ("no", "bf16", "fp16"):
             raise ValueError(f"unknown precision {self.precision!r}; choose from no, bf16, fp16")
-        for name in ("steps", "batch_size", "checkpoint_steps", "log_steps", "media_steps"):
+        for name in ("steps", "batch_size", "checkpoint_steps", "log_steps", "media_steps", "workers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
 

@@ -1,11 +1,9 @@
-"""The notebooks run from top to bottom, and are committed as they ran."""
+"""The notebooks are committed as they ran; that they run from top to bottom is tested by nbmake (pyproject.toml)."""
 
 import json
 from pathlib import Path
 
-import nbformat
 import pytest
-from nbclient import NotebookClient
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
@@ -24,10 +22,3 @@ def test_a_notebook_is_committed_executed_in_order_and_small(path):
     assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
     assert all(output["output_type"] != "error" for cell in cells for output in cell["outputs"])
     assert path.stat().st_size < 2e6
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_runs_from_top_to_bottom(path, tmp_path):
-    notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
-    assert all(cell["execution_count"] for cell in notebook.cells if cell["cell_type"] == "code")

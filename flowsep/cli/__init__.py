@@ -28,8 +28,9 @@ COMMANDS = {
     "evaluate": ("flowsep.cli.evaluate:evaluate", "Measure a model on a list of mixtures."),
     "recipe": ("flowsep.cli.recipe:recipe", "Draw a fixed list of mixtures for evaluate."),
     "models": ("flowsep.cli.models:models", "List every separator and what it needs."),
+    "tune-steps": ("flowsep.cli.tune_steps:tune_steps", "Search the times of few steps on a list of mixtures."),
     "export": ("flowsep.cli.export:export", "Assemble a small float16 model folder from trained parts."),
-    "benchmark": ("flowsep.cli.benchmark:app", "Measure latency, stage by stage."),
+    "benchmark": ("flowsep.cli.benchmark:app", "Measure latency, precision and solvers."),
 }
 VERBOSE = ("-v", "--verbose")
 NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")

@@ -1,59 +1,238 @@
-"""`flowsep benchmark latency`."""
+"""`flowsep benchmark latency|precision|solvers`."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-app = typer.Typer(help="Measure latency, stage by stage.", no_args_is_help=True)
+if TYPE_CHECKING:
+    import torch
+
+    from flowsep.separator import FlowSep
+
+app = typer.Typer(help="Measure latency, precision and solvers.", no_args_is_help=True)
+
+DTYPES = ("float32", "bfloat16", "float16")
+COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
 
 
 @app.callback()
 def benchmark() -> None:
-    """Measure latency, stage by stage."""
+    """Measure latency, precision and solvers."""
 
 
 @app.command()
 def latency(
     config: Annotated[str, typer.Option("--config", help="flowsep, small or a YAML file; random weights.")] = "flowsep",
     model: Annotated[str | None, typer.Option("--model", help="A model to load instead of --config.")] = None,
-    seconds: Annotated[float, typer.Option("--seconds", help="Length of the mixture.", min=0.1)] = 10.24,
+    seconds: Annotated[float | None, typer.Option(help="Length of the mixture. [default: the window]", min=0.1)] = None,
     steps: Annotated[
-        int | None, typer.Option("--steps", help="Solver steps (Euler); the model's default.", min=1)
+        str | None, typer.Option(help="Solver steps; with --matrix a list such as 1,2,4. [default: the model's]")
     ] = None,
-    batch: Annotated[int, typer.Option("--batch", min=1)] = 1,
-    repeats: Annotated[int, typer.Option("--repeats", min=1)] = 5,
-    device: Annotated[str, typer.Option("--device")] = "auto",
-    dtype: Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16.")] = "float32",
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the report as JSON here.")] = None,
+    batch: Annotated[int, typer.Option(help="Clips at once, each with its own query.", min=1)] = 1,
+    repeats: Annotated[int, typer.Option(help="Calls that count, after two that do not.", min=1)] = 20,
+    render: Annotated[str | None, typer.Option(help="mixture or vocoder. [default: the model's]")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    dtype: Annotated[str, typer.Option(help=", ".join(DTYPES))] = "float32",
+    compiled: Annotated[bool, typer.Option("--compile", help="Compile UNet, VAE and vocoder.")] = False,
+    compile_mode: Annotated[
+        str, typer.Option(help="How to compile the UNet: default, reduce-overhead (CUDA graphs) or max-autotune.")
+    ] = "default",
+    matrix: Annotated[
+        bool, typer.Option("--matrix", help="Steps x {flow, diffusion}: Table III of the paper.")
+    ] = False,
+    budget: Annotated[float, typer.Option(help="Seconds per row of --matrix; longer ones are extrapolated.")] = 60.0,
+    compare: Annotated[
+        tuple[Path, Path] | None, typer.Option(metavar="A.json B.json", help="Only compare two reports.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write the report as JSON; --matrix goes on with it.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing report.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
 ) -> None:
-    """Seconds, GFLOP and GFLOP/s of each stage, beside the machine's own matrix-product rate in the same run."""
+    """Seconds, memory, operations and bytes of each stage and end to end, against the machine's own ceilings."""
+    if compare is not None:
+        return print_comparison(*compare)
+    check(dtype, compile_mode, render, device, budget)
+    counts = parse_steps(steps)
+    if len(counts) > 1 and not matrix:
+        raise_usage("several --steps need --matrix")
+    if matrix and model is not None:
+        raise_usage("--matrix builds its models from --config; leave --model out")
+    check_output(output, overwrite or matrix)
+
+    from flowsep.benchmark.latency import Workload, benchmark_latency
+    from flowsep.benchmark.matrix import STEPS, families_of, matrix_lines, run_matrix
+    from flowsep.benchmark.report import latency_lines, write_report
+
+    note = notes(quiet)
+    mode = compile_mode if compiled else None
+    work = Workload(seconds, counts[0] if counts else None, batch, render, repeats, mode)
+    chosen, precision = pick(device, dtype)
+    if matrix:
+        if overwrite and output is not None:
+            output.unlink(missing_ok=True)
+        build = Builder(chosen, precision)
+        report = run_matrix(families_of(config), build, chosen, precision, counts or STEPS, work, budget, output, note)
+        return typer.echo("\n".join(matrix_lines(report)))
+    separator, load_seconds = Builder(chosen, precision)(config, model)
+    report = benchmark_latency(separator, model or config, work, load_seconds, note)
+    if output is not None:
+        write_report(output, report, overwrite)
+    typer.echo("\n".join(latency_lines(report)))
+
+
+def notes(quiet: bool) -> Callable[[str], None]:
+    """What prints progress on stderr, or nothing."""
+    return lambda line: None if quiet else typer.echo(f"{time.strftime('%H:%M:%S')} {line}", err=True)
+
+
+def raise_usage(message: str) -> None:
+    """UsageError."""
     from flowsep.errors import UsageError
 
-    if dtype not in ("float32", "bfloat16", "float16"):
-        raise UsageError(f"unknown dtype {dtype!r}; choose float32, bfloat16 or float16")
+    raise UsageError(message)
+
+
+def check(dtype: str, compile_mode: str, render: str | None, device: str, budget: float) -> None:
+    """UsageError for what does not exist, before torch is imported."""
+    from flowsep.cli.separate import check_device
+    from flowsep.options import check_choice
+    from flowsep.protocol import RENDERINGS
+
+    check_choice("dtype", dtype, DTYPES)
+    check_choice("compile mode", compile_mode, COMPILE_MODES)
+    check_choice("rendering", render, RENDERINGS)
+    check_device(device)
+    if not budget > 0:
+        raise_usage(f"--budget must be above 0 seconds, not {budget:g}")
+
+
+def parse_steps(text: str | None) -> list[int]:
+    """Numbers of steps written as 10 or 1,2,4, rising and without doubles; UsageError for others."""
+    try:
+        counts = sorted({int(part) for part in text.split(",")}) if text is not None else []
+    except ValueError:
+        counts = [0]
+    if counts and counts[0] < 1:
+        raise_usage(f"steps are whole numbers from 1 on, such as 10 or 1,2,4; not {text!r}")
+    return counts
+
+
+def check_output(output: Path | None, replace: bool) -> None:
+    """InputError where the report could not be written in the end."""
+    from flowsep.atomic import refuse_existing, refuse_unwritable
+
+    if output is not None:
+        refuse_existing(output, replace)
+        refuse_unwritable(output.parent)
+
+
+def pick(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
+    """Device and precision by name; DeviceError for a device that is not there."""
     import torch
 
-    from flowsep.atomic import refuse_unwritable
-    from flowsep.benchmark.latency import benchmark_latency, random_separator, table
-    from flowsep.checkpoint import load_separator, pick_device, write_json
-    from flowsep.config import load_config
-    from flowsep.masks.separator import MaskSeparator
+    from flowsep.checkpoint import pick_device
 
+    return pick_device(device), getattr(torch, dtype)
+
+
+class Builder:
+    """Separators to measure, on one device in one precision, with the seconds that it took to have them."""
+
+    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+        self.device, self.dtype = device, dtype
+
+    def __call__(self, config: str, model: str | None = None) -> tuple[FlowSep, float]:
+        """The model of a folder or name where one is given, otherwise the configuration with random weights."""
+        from flowsep.benchmark.models import random_separator
+        from flowsep.benchmark.timing import synchronise
+        from flowsep.checkpoint import load_separator
+        from flowsep.config import load_config
+        from flowsep.masks.separator import MaskSeparator
+
+        started = time.perf_counter()
+        if model is not None:
+            separator = load_separator(model, str(self.device), self.dtype)
+            if isinstance(separator, MaskSeparator):
+                raise_usage("the stages are FlowSep's; `flowsep evaluate` gives a mask separator's seconds per mixture")
+        else:
+            separator = random_separator(load_config(config), self.device, self.dtype)
+        synchronise(self.device)
+        return separator, time.perf_counter() - started
+
+
+def print_comparison(first: Path, second: Path) -> None:
+    """Ratios of the rows that two reports share."""
+    from flowsep.benchmark.report import compare_lines, read_report
+
+    typer.echo("\n".join(compare_lines(read_report(first), read_report(second))))
+
+
+@app.command()
+def solvers(
+    output: Annotated[Path, typer.Option("--output", "-o", help="PNG to write.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing picture.")] = False,
+) -> None:
+    """Draw every solver's error against network calls on an equation with a known solution; print the slopes."""
+    check_output(output, overwrite)
+    from flowsep.benchmark.order import THEORY, plot_orders
+
+    slopes = plot_orders(output, overwrite)
+    typer.echo("\n".join(f"{name}\torder {THEORY[name]}\tslope {value:.2f}" for name, value in slopes.items()))
+
+
+@app.command()
+def precision(
+    config: Annotated[str, typer.Option("--config", help="flowsep, small or a YAML file; random weights.")] = "flowsep",
+    model: Annotated[str | None, typer.Option("--model", help="A model to load instead of --config.")] = None,
+    variants: Annotated[
+        str, typer.Option(help="What to compare with float32: precisions, with or without +compile.")
+    ] = "bfloat16,float32+compile,bfloat16+compile",
+    seconds: Annotated[float | None, typer.Option(help="Length of the mixture. [default: the window]", min=0.1)] = None,
+    steps: Annotated[int | None, typer.Option(help="Solver steps. [default: the model's]", min=1)] = None,
+    batch: Annotated[int, typer.Option(help="Clips at once.", min=1)] = 1,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    compile_mode: Annotated[str, typer.Option(help=f"{', '.join(COMPILE_MODES)}: of the UNet.")] = "default",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the report as JSON.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing report.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
+) -> None:
+    """Error of half precision and of compiled paths against float32, stage by stage and end to end."""
+    check("float32", compile_mode, None, device, 1.0)
+    check_output(output, overwrite)
+    from flowsep.benchmark.latency import Workload
+    from flowsep.benchmark.precision import compare_precision, parse_variants, precision_lines
+    from flowsep.benchmark.report import write_report
+
+    wanted = parse_variants(variants)
+    chosen, _ = pick(device, "float32")
+    work = Workload(seconds, steps, batch)
+    report = compare_precision(
+        lambda dtype: Builder(chosen, dtype)(config, model)[0],
+        model or config,
+        wanted,
+        work,
+        compile_mode,
+        notes(quiet),
+    )
     if output is not None:
-        refuse_unwritable(output.parent)
-    precision = getattr(torch, dtype)
-    if model is not None:
-        separator = load_separator(model, device, precision)
-        if isinstance(separator, MaskSeparator):
-            raise UsageError(
-                "the stages are FlowSep's; `flowsep evaluate` gives a mask separator's seconds per mixture"
-            )
-    else:
-        separator = random_separator(load_config(config), pick_device(device), precision)
-    report = benchmark_latency(separator, model or config, seconds, steps or separator.defaults.steps, batch, repeats)
-    if output is not None:
-        write_json(output, report)
-    typer.echo(table(report))
+        write_report(output, report, overwrite)
+    typer.echo("\n".join(precision_lines(report)))
+
+
+@app.command()
+def show(report: Annotated[Path, typer.Argument(help="JSON of latency, latency --matrix or precision.")]) -> None:
+    """Print the tables of a report again."""
+    from flowsep.benchmark.matrix import matrix_lines
+    from flowsep.benchmark.precision import precision_lines
+    from flowsep.benchmark.report import latency_lines, read_report
+
+    lines = {"latency": latency_lines, "latency-matrix": matrix_lines, "precision": precision_lines}
+    found = read_report(report, tuple(lines))
+    typer.echo("\n".join(lines[found["kind"]](found)))

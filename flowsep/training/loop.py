@@ -103,7 +103,8 @@ class Trainer:
     def batches(self, dataset: Dataset[dict[str, Any]]) -> DataLoader[Any]:
         """The batches from the present step on."""
         sampler = FromStep(self.step, self.stage.steps, self.stage.batch_size)
-        return DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, num_workers=1, prefetch_factor=4)
+        workers = self.stage.workers
+        return DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, num_workers=workers, prefetch_factor=4)
 
     def learn(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """One optimiser step; returns loss, gradient norm and the loss's parts.
