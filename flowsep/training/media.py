@@ -1,4 +1,4 @@
-"""What a person looks at and listens to while a flow trains: mel figures and audio of a few fixed items."""
+"""What a person looks at and listens to while a model trains: mel figures and audio of a few fixed items."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vocoder.mel import log_mel
 
 if TYPE_CHECKING:
     from flowsep.data.dataset import MixtureDataset
-    from flowsep.separator import FlowSep
+    from flowsep.separator import LatentSeparator
     from flowsep.training.loop import Logs
     from flowsep.training.objectives import VAEObjective
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class MediaLogger:
     """Separates fixed items with the averaged weights; logs SI-SDR improvement, mel triplets and sounds."""
 
-    def __init__(self, separator: FlowSep, dataset: MixtureDataset) -> None:
+    def __init__(self, separator: LatentSeparator, dataset: MixtureDataset) -> None:
         self.separator, self.items = separator, fixed_items(dataset)
 
     def __call__(self, logs: Logs, step: int) -> None:
