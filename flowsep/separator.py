@@ -20,7 +20,7 @@ from flowsep.flow.grids import parse_grid
 from flowsep.flow.guidance import Counted, Stopped, Watch, guided, limited, watched
 from flowsep.flow.path import FlowConfig, as_velocity, seeded_noise, start_of
 from flowsep.flow.solvers import SOLVERS, Velocity, euler
-from flowsep.options import check_options
+from flowsep.options import METHODS, check_options
 from flowsep.protocol import Choice, SampleOptions, Separation
 from flowsep.render import band_mask, bin_weights, stft_mask
 from flowsep.text import TextEncoder, TextState
@@ -102,7 +102,9 @@ class LatentSeparator(nn.Module):
     def of_parts(
         cls, config: ModelConfig, unet: nn.Module, codec: nn.Module, text: TextEncoder, vocoder: Vocoder | None
     ) -> Self:
-        """From freshly built or trained parts and their configuration."""
+        """From freshly built or trained parts and their configuration, which must be of this class's method."""
+        if METHODS[config.method] != cls.solvers:
+            raise ValueError(f"{cls.__name__} is not of method {config.method}; use flowsep.checkpoint.separator_class")
         return cls(unet, codec, text, vocoder, config.vocoder.mel, config.process, config.sampling, config.name)
 
     @classmethod

@@ -210,10 +210,12 @@ def test_the_loss_vanishes_for_the_truth(monkeypatch, prediction):
     assert parts["snr"] < -2.9 and total < -2.8 < untrained
 
 
-def test_an_objective_refuses_a_configuration_of_another_method():
+def test_objectives_and_separators_refuse_a_configuration_of_another_method():
     built = tiny_separator(DIFFUSION)
     with pytest.raises(ValueError, match="trains the method flow, not diffusion"):
         FlowObjective(built.unet, built.text, built.codec, DIFFUSION)
+    with pytest.raises(ValueError, match="FlowSep is not of method diffusion"):
+        FlowSep.of_parts(DIFFUSION, built.unet, built.codec, built.text, None)
 
 
 def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(clips, text, tmp_path):

@@ -10,10 +10,9 @@ from typing import Any
 import torch
 
 from flowsep.benchmark.timing import count_gflop, matmul_gflops, measure
-from flowsep.checkpoint import separator_class
 from flowsep.config import ModelConfig
-from flowsep.flow.path import seeded_noise
-from flowsep.separator import LatentSeparator
+from flowsep.flow.path import seeded_noise, start_of
+from flowsep.separator import FlowSep
 from flowsep.text import TextEncoder, TextState, build_t5
 from flowsep.unet import build_unet
 from vae.model import build_codec
@@ -33,18 +32,18 @@ class RandomTokens:
         return {name: torch.ones(len(texts), self.length, dtype=torch.long) for name in ("input_ids", "attention_mask")}
 
 
-def random_separator(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> LatentSeparator:
+def random_separator(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> FlowSep:
     """A whole model of this configuration with random weights."""
     torch.manual_seed(0)
     codec = build_codec(config.codec)
-    unet = build_unet(config.unet, config.process.stream_count, codec.latent_channels, config.text.d_model)
+    unet = build_unet(config.unet, config.flow.stream_count, codec.latent_channels, config.text.d_model)
     tokens = config.text.max_length if config.text.pad_to_max else TOKENS
     text = TextEncoder(build_t5(config.text), RandomTokens(tokens), config.text)
-    separator = separator_class(config.method).of_parts(config, unet, codec, text, Vocoder(config.vocoder))
+    separator = FlowSep.of_parts(config, unet, codec, text, Vocoder(config.vocoder))
     return separator.to(device, dtype).eval().requires_grad_(False)
 
 
-def stage_calls(separator: LatentSeparator, samples: int, batch: int) -> dict[str, Callable[[], Any]]:
+def stage_calls(separator: FlowSep, samples: int, batch: int) -> dict[str, Callable[[], Any]]:
     """Each stage as a call on inputs made beforehand; `samples` is the length of the mixture."""
     device = separator.device
     mixture = 0.1 * torch.randn(batch, samples, device=device)
@@ -52,11 +51,11 @@ def stage_calls(separator: LatentSeparator, samples: int, batch: int) -> dict[st
     mel = separator.log_mel(stft(padded, separator.mel))
     source = separator.codec.encode(mel.to(separator.dtype)).float()
     text = TextState(*(row.expand(batch, *row.shape[1:]) for row in _state(separator)))
-    shape = (source.shape[1] * separator.process.stream_count, *source.shape[2:])
-    start = separator.start(source, seeded_noise(shape, [0] * batch).to(source))
+    shape = (source.shape[1] * separator.flow.stream_count, *source.shape[2:])
+    start = start_of(source, seeded_noise(shape, [0] * batch).to(source), separator.flow)
     velocity = separator.velocity(source, text)
     t = torch.zeros((), device=device)
-    streams = start.chunk(separator.process.stream_count, dim=1)
+    streams = start.chunk(separator.flow.stream_count, dim=1)
     target, residual = mel, (mel + 0.1 if len(streams) > 1 else None)
     options = separator.resolve(None)
     ones = torch.ones(batch, 1, device=device)
@@ -78,14 +77,14 @@ def stage_calls(separator: LatentSeparator, samples: int, batch: int) -> dict[st
     return calls
 
 
-def _state(separator: LatentSeparator) -> tuple[torch.Tensor, torch.Tensor]:
+def _state(separator: FlowSep) -> tuple[torch.Tensor, torch.Tensor]:
     state = separator.text._run(["a dog barking"])
     return state.hidden, state.mask
 
 
 @torch.inference_mode()
 def benchmark_latency(
-    separator: LatentSeparator, name: str, seconds: float, steps: int, batch: int = 1, repeats: int = 5
+    separator: FlowSep, name: str, seconds: float, steps: int, batch: int = 1, repeats: int = 5
 ) -> dict[str, Any]:
     """Report: one row per stage with its seconds, GFLOP, GFLOP/s and share of the measured matrix-product rate."""
     device, dtype = separator.device, separator.dtype

@@ -24,11 +24,11 @@ COMMANDS = {
     "demo": ("flowsep.cli.demo:demo", "Build an example mixture, separate it, and show what comes out."),
     "doctor": ("flowsep.cli.doctor:doctor", "Say what is installed, what works and what is in the way."),
     "convert": ("flowsep.cli.convert:app", "Turn an official checkpoint into a model folder."),
-    "train": ("flowsep.cli.train:app", "Train the VAE, the flow or the vocoder."),
+    "train": ("flowsep.cli.train:app", "Train a model, stage by stage."),
     "evaluate": ("flowsep.cli.evaluate:evaluate", "Measure a model on a list of mixtures."),
     "recipe": ("flowsep.cli.recipe:recipe", "Draw a fixed list of mixtures for evaluate."),
     "export": ("flowsep.cli.export:export", "Assemble a small float16 model folder from trained parts."),
-    "benchmark": ("flowsep.cli.benchmark:app", "Measure latency, stage by stage."),
+    "benchmark": ("flowsep.cli.benchmark:app", "Measure latency stage by stage, or quality against steps."),
 }
 VERBOSE = ("-v", "--verbose")
 NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
