@@ -78,6 +78,7 @@ class Report:
 
     def save(self) -> None:
         """Write the document, whole or not at all."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_output(self.path, overwrite=True) as temporary:
             temporary.write_text(json.dumps(self.document, indent=1) + "\n", encoding="utf-8")
         self.saved = time.monotonic()
@@ -94,14 +95,17 @@ def run_study(
     if not rows:
         raise InputError("the recipe has no rows to measure")
     entries = examine_models(study)
+    machine = describe_machine()
+    report = open_report(study, entries, machine, recipe, folder)
     prepared = [prepare(row, data) for row in tqdm(rows, disable=quiet, unit="mixture", desc="mixing")]
-    report = open_report(study, entries, recipe, folder)
     todo = sum(
         (entry.label, options.solver, options.steps, item.row.id) not in report.done
         for entry in entries
         for options in entry.options
         for item in prepared
     )
+    if todo:
+        report.document["sessions"].append(machine)
     try:
         with tqdm(total=todo, disable=quiet, unit="mixture") as progress:
             for entry in entries:
@@ -166,9 +170,8 @@ def prepare(row: MixtureRow, data: Path) -> Prepared:
     return Prepared(row, mixture, target)
 
 
-def open_report(study: Study, entries: Sequence[Entry], recipe: Path, folder: Path) -> Report:
+def open_report(study: Study, entries: Sequence[Entry], machine: dict[str, Any], recipe: Path, folder: Path) -> Report:
     """The report in `folder`, begun where there is none; InputError where it does not belong to this study."""
-    machine = describe_machine()
     models = {entry.label: entry.about for entry in entries}
     identity = {
         "schema_version": SCHEMA_VERSION,
@@ -178,8 +181,7 @@ def open_report(study: Study, entries: Sequence[Entry], recipe: Path, folder: Pa
     }
     path = folder / REPORT
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        begun = {**identity, "sessions": [machine], "models": models, "mixture": {}, "aggregates": [], "rows": []}
+        begun = {**identity, "sessions": [], "models": models, "mixture": {}, "aggregates": [], "rows": []}
         return Report(path, begun)
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
@@ -187,12 +189,12 @@ def open_report(study: Study, entries: Sequence[Entry], recipe: Path, folder: Pa
         differs += [
             f"model {label}" for label, about in models.items() if document["models"].get(label, about) != about
         ]
-        differs += [name for name in ("cpu", "gpus", "threads") if document["sessions"][-1][name] != machine[name]]
+        before = document["sessions"][-1]
+        differs += [name for name in ("cpu", "gpus", "threads") if before[name] != machine[name]]
     except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is not a report of this command; choose another folder with -o") from error
     if differs:
         raise InputError(f"{path} is of another study ({', '.join(differs)}); choose another folder with -o")
-    document["sessions"].append(machine)
     document["models"] |= models
     return Report(path, document)
 

@@ -20,12 +20,16 @@ TITLES = {
     "log_mel_distance": "log-mel distance",
     "log_spectral_distance": "log-spectral distance",
 }
-AXES = {"nfe": "network calls per mixture (NFE)", "seconds": "seconds per mixture, without the text encoder"}
+AXES = {
+    "nfe": "network calls per mixture (NFE)",
+    "seconds": "seconds per mixture, without the text encoder; steps beside the marks",
+}
 BETTER = {
     "si_sdri": "higher is better",
     "log_mel_distance": "lower is better",
     "log_spectral_distance": "lower is better",
 }
+DODGE = 1.05  # factor on the axis between neighbouring lines
 # Told apart without colour: every line has its own marker, dashes and filling; the colours differ in brightness too.
 STYLES = (
     {"color": "#000000", "marker": "o", "linestyle": "-", "markerfacecolor": "#000000"},
@@ -71,11 +75,12 @@ def conditions(report: dict[str, Any]) -> list[str]:
     on_gpu = any(model["device"] == "cuda" for model in models) and machine["gpus"]
     place = machine["gpus"][0]["name"] if on_gpu else f"{machine['cpu']}, {machine['threads']} threads"
     dtypes = ", ".join(sorted({model["dtype"] for model in models}))
-    revision = (machine["git"] or {}).get("revision") or "unknown"
+    git = machine["git"] or {"revision": "unknown", "dirty": False}
+    revision = git["revision"][:10] + (" with changes" if git["dirty"] else "")
     return [
         f"{count} mixtures of {report['recipe']['name']}, one at a time, {settings['render']} rendering, "
         f"guidance {settings['guidance']:g}, seed {settings['seed']}.",
-        f"{place}, {dtypes}, torch {machine['versions']['torch']}, revision {revision[:10]}, {machine['date'][:10]}.",
+        f"{place}, {dtypes}, torch {machine['versions']['torch']}, revision {revision}, {machine['date'][:10]}.",
         "Means with 95 % bootstrap intervals; seconds without the text encoder, the sampler's part in brackets.",
         "There is no presence score yet.",
     ]
@@ -105,23 +110,36 @@ def plot(report: dict[str, Any], axis: str, path: Path) -> None:
 
 def draw(panel: Axes, report: dict[str, Any], axis: str, name: str) -> None:
     """One quality figure: means with their intervals, and what the untouched mixture gets."""
-    panel.axhline(report["mixture"][name]["mean"], color="#999999", linewidth=1, label="the mixture itself")
-    for (title, cells), style in zip(lines_of(report["aggregates"]).items(), cycle(STYLES), strict=False):
-        across = [cell["nfe"] if axis == "nfe" else cell["seconds"]["mean"] for cell in cells]
+    lines = lines_of(report["aggregates"])
+    for number, ((title, cells), style) in enumerate(zip(lines.items(), cycle(STYLES), strict=False)):
+        if axis == "nfe":  # side by side, so that intervals at the same call count do not hide one another
+            across = [cell["nfe"] * DODGE ** (number - (len(lines) - 1) / 2) for cell in cells]
+        else:
+            across = [cell["seconds"]["mean"] for cell in cells]
         means = [cell[name]["mean"] for cell in cells]
         reach = [
             [cell[name]["mean"] - cell[name]["low"] for cell in cells],
             [cell[name]["high"] - cell[name]["mean"] for cell in cells],
         ]
-        panel.errorbar(across, means, reach, label=title, capsize=3, linewidth=1.5, markersize=6, **style)
-    panel.set_xscale("log")
+        panel.errorbar(across, means, reach, label=title, capsize=3, elinewidth=0.8, markersize=6, **style)
+        if axis == "seconds":
+            for cell, x, y in zip(cells, across, means, strict=True):
+                panel.annotate(str(cell["steps"]), (x, y), (4, 4), textcoords="offset points", fontsize=7)
+    panel.axhline(report["mixture"][name]["mean"], color="#999999", linewidth=1, label="the mixture itself")
     panel.set_ylabel(f"{TITLES[name]}\n({BETTER[name]})")
     panel.grid(which="major", color="#dddddd", linewidth=0.6)
     panel.set_axisbelow(True)
-    if axis == "nfe":
-        ticks = sorted({cell["nfe"] for cell in report["aggregates"]})
-        panel.set_xticks(ticks, [str(tick) for tick in ticks])
-        panel.minorticks_off()
+    plain_logarithm(panel)
+
+
+def plain_logarithm(panel: Axes) -> None:
+    """A logarithmic axis below with plain numbers: 1, 2 and 5 of each decade."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    panel.set_xscale("log")
+    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    panel.xaxis.set_minor_locator(NullLocator())
 
 
 def lines_of(aggregates: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:

@@ -11,7 +11,7 @@ from flowsep.diffusion import SOLVER_NAMES
 from flowsep.diffusion.process import DiffusionConfig, as_target, noise_levels, timestep_of
 from flowsep.diffusion.samplers import sample
 from flowsep.errors import UsageError
-from flowsep.flow.guidance import Velocity
+from flowsep.flow.solvers import Velocity
 from flowsep.protocol import SampleOptions
 from flowsep.separator import LatentSeparator
 from flowsep.text import TextState
