@@ -23,13 +23,13 @@ from flowsep.benchmark.machine import describe_machine
 from flowsep.benchmark.steps_options import Study
 from flowsep.errors import InputError, UsageError
 from flowsep.evaluation.recipe import SAMPLE_RATE, MixtureRow, render_row
-from flowsep.evaluation.signal import log_mel_distance, log_spectral_distance, si_sdr
+from flowsep.evaluation.signal import si_sdr
+from flowsep.evaluation.spectral import log_mel_l1, log_spectral_distance
 from flowsep.evaluation.statistics import bootstrap_mean
 from flowsep.files import LoadedModel, load_model, sha256
 from flowsep.flow import ADAPTIVE
 from flowsep.protocol import SampleOptions
 from flowsep.separator import LatentSeparator
-from vocoder.mel import MelConfig
 
 SCHEMA_VERSION = 1
 REPORT = "steps.json"
@@ -230,11 +230,11 @@ def measure_entry(entry: Entry, prepared: Sequence[Prepared], report: Report, de
 
 def qualities(estimate: Tensor, item: Prepared) -> dict[str, float]:
     """The figures of QUALITY for an estimate (T,) of one mixture's target."""
-    gain = si_sdr(estimate, item.target) - si_sdr(item.mixture, item.target)
+    estimate, target, mixture = (audio[None] for audio in (estimate, item.target, item.mixture))
     return {
-        "si_sdri": gain.item(),
-        "log_mel_distance": log_mel_distance(estimate, item.target, MelConfig()).item(),
-        "log_spectral_distance": log_spectral_distance(estimate, item.target, SAMPLE_RATE).item(),
+        "si_sdri": (si_sdr(estimate, target) - si_sdr(mixture, target)).item(),
+        "log_mel_distance": log_mel_l1(estimate, target).item(),
+        "log_spectral_distance": log_spectral_distance(estimate, target, SAMPLE_RATE, skip_silence=True).item(),
     }
 
 
