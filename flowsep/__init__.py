@@ -9,11 +9,13 @@ from flowsep.protocol import SampleOptions, Separation, TextSeparator
 if TYPE_CHECKING:
     from flowsep.activity import find_segments
     from flowsep.checkpoint import list_models, load_separator
+    from flowsep.diffusion.separator import DiffusionSep
     from flowsep.remixing import remix, remove
     from flowsep.separator import FlowSep
 
 __version__ = "0.1.0"
 __all__ = [
+    "DiffusionSep",
     "FlowSep",
     "SampleOptions",
     "Separation",
@@ -26,6 +28,7 @@ __all__ = [
 ]
 
 _HEAVY = {
+    "DiffusionSep": "flowsep.diffusion.separator",
     "FlowSep": "flowsep.separator",
     "find_segments": "flowsep.activity",
     "list_models": "flowsep.checkpoint",

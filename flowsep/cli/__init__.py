@@ -24,13 +24,13 @@ COMMANDS = {
     "demo": ("flowsep.cli.demo:demo", "Build an example mixture, separate it, and show what comes out."),
     "doctor": ("flowsep.cli.doctor:doctor", "Say what is installed, what works and what is in the way."),
     "convert": ("flowsep.cli.convert:app", "Turn an official checkpoint into a model folder."),
-    "train": ("flowsep.cli.train:app", "Train the VAE, the flow, the vocoder or a mask separator."),
+    "train": ("flowsep.cli.train:app", "Train a model, stage by stage."),
     "evaluate": ("flowsep.cli.evaluate:evaluate", "Measure a model on a list of mixtures."),
     "recipe": ("flowsep.cli.recipe:recipe", "Draw a fixed list of mixtures for evaluate."),
     "models": ("flowsep.cli.models:models", "List every separator and what it needs."),
     "tune-steps": ("flowsep.cli.tune_steps:tune_steps", "Search the times of few steps on a list of mixtures."),
     "export": ("flowsep.cli.export:export", "Assemble a small float16 model folder from trained parts."),
-    "benchmark": ("flowsep.cli.benchmark:app", "Measure latency, precision and solvers."),
+    "benchmark": ("flowsep.cli.benchmark:app", "Measure latency, precision, and quality against steps."),
 }
 VERBOSE = ("-v", "--verbose")
 NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")

@@ -42,7 +42,7 @@ def evaluate(
     import json
 
     from flowsep.atomic import refuse_unwritable
-    from flowsep.checkpoint import load_separator, write_json
+    from flowsep.checkpoint import load_separator, solver_names, write_json
     from flowsep.evaluation.oracle import oracle_lines, oracle_recipe
     from flowsep.evaluation.recipe import read_recipe
     from flowsep.evaluation.run import evaluate_recipe, summary_lines
@@ -51,7 +51,7 @@ def evaluate(
 
     interval = None if guidance_interval is None else parse_interval(guidance_interval)
     options = SampleOptions(steps, solver, guidance, seed, render, rtol, atol, grid, interval, negative, candidates)
-    check_options(options)
+    check_options(options, solver_names(model))
     if output is not None:
         refuse_unwritable(output.parent)
     rows = read_recipe(recipe)[:limit]

@@ -9,7 +9,7 @@ import typer
 
 
 def export(
-    model: Annotated[Path, typer.Argument(help="Model folder written by `flowsep train flow` or `mask`.")],
+    model: Annotated[Path, typer.Argument(help="Model folder written by `flowsep train flow`, `diffusion` or `mask`.")],
     output: Annotated[Path, typer.Argument(help="Folder to write.")],
     vocoder: Annotated[
         Path | None, typer.Option("--vocoder", help="Folder written by `flowsep train vocoder`.")
@@ -46,7 +46,7 @@ def export(
             steps=steps or separator.sampling.steps,
             window_frames=window or separator.sampling.window_frames,
         )
-        separator.flow = replace(separator.flow, mask_exponent=exponent or separator.flow.mask_exponent)
+        separator.process = replace(separator.process, mask_exponent=exponent or separator.process.mask_exponent)
     training = read_json(model / "training.json") if (model / "training.json").is_file() else None
     separator.to(torch.float32 if float32 else torch.float16).save_pretrained(output, training)
     size = sum(file.stat().st_size for file in output.rglob("*.safetensors"))

@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
+from flowsep.checkpoint import solver_names
 from flowsep.cli.separate import DTYPES, FORMATS, check_device
-from flowsep.flow import SOLVER_NAMES
-from flowsep.options import check_choice, check_options
+from flowsep.options import SOLVER_HELP, check_choice, check_options
 from flowsep.protocol import SampleOptions
 
 Mixes = Annotated[list[Path], typer.Argument(metavar="MIX", readable=False, help="Audio files: wav, flac, mp3, ...")]
 Steps = Annotated[int | None, typer.Option(min=1, help="Solver steps. [default: the model's]")]
-Solver = Annotated[str | None, typer.Option(help=f"{', '.join(SOLVER_NAMES)}. [default: the model's]")]
+Solver = Annotated[str | None, typer.Option(help=f"{SOLVER_HELP}. [default: the model's]")]
 Guidance = Annotated[float, typer.Option(help="Classifier-free guidance; 1 is none, others double the cost.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the start noise.")]
 Rtol = Annotated[float, typer.Option(help="Relative tolerance of the adaptive solvers.")]
@@ -34,11 +34,18 @@ CLIP_POLICIES = ("warn", "scale")
 
 
 def checked_options(
-    steps: int | None, solver: str | None, guidance: float, seed: int, render: str | None, rtol: float, atol: float
+    model: str,
+    steps: int | None,
+    solver: str | None,
+    guidance: float,
+    seed: int,
+    render: str | None,
+    rtol: float,
+    atol: float,
 ) -> SampleOptions:
-    """SampleOptions of the flags of that name; UsageError for what does not exist or no solver can use."""
+    """SampleOptions of the flags of that name; UsageError for what does not exist or `model` cannot use."""
     options = SampleOptions(steps, solver, guidance, seed, render, rtol, atol)
-    check_options(options)
+    check_options(options, solver_names(model))
     return options
 
 

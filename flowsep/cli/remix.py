@@ -52,7 +52,7 @@ def remix(
     gains, others = parse_gains(gain), parse_decibels(rest, "--rest")
     check_gains(gains, others)
     flags.check_run(device, dtype, format, clip)
-    options = flags.checked_options(steps, solver, guidance, seed, render, rtol, atol)
+    options = flags.checked_options(model, steps, solver, guidance, seed, render, rtol, atol)
     names = [*gains.items(), *([("rest", others)] if others != 0 else [])]
     name = " ".join(["remix", *(f"{text} {in_words(value)}" for text, value in names)])
     batch = MixBatch(model, device, dtype, options, format, overwrite, as_json, quiet, verbose=bool(context.obj))

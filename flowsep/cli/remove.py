@@ -42,7 +42,7 @@ def remove(
     texts = [tidied(one, "--text") for one in text]
     refuse_twice(texts, "--text")
     flags.check_run(device, dtype, format, clip)
-    options = flags.checked_options(steps, solver, guidance, seed, render, rtol, atol)
+    options = flags.checked_options(model, steps, solver, guidance, seed, render, rtol, atol)
     batch = MixBatch(model, device, dtype, options, format, overwrite, as_json, quiet, verbose=bool(context.obj))
     batch.settings = MixSettings("remove", dict.fromkeys(texts, MUTE), clip=clip)
     batch.run_all(mix, " and ".join(["without " + texts[0], *texts[1:]]), output)

@@ -47,7 +47,7 @@ def segments(
     texts = [tidied(one, "--text") for one in text]
     refuse_twice(texts, "--text")
     flags.check_run(device, dtype)
-    options = flags.checked_options(steps, solver, guidance, seed, render, rtol, atol)
+    options = flags.checked_options(model, steps, solver, guidance, seed, render, rtol, atol)
     check_output(output, mix, overwrite)
     from flowsep.activity import SegmentRule
     from flowsep.audio import read_audio

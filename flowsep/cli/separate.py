@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flowsep.checkpoint import solver_names
 from flowsep.errors import PartialFailure, UsageError
-from flowsep.flow import SOLVER_NAMES
 from flowsep.flow.grids import GRID_HELP
 from flowsep.gains import tidied
 from flowsep.naming import FileJob, Job, plan_outputs, refuse_outputs
-from flowsep.options import check_choice, check_options, parse_interval
+from flowsep.options import SOLVER_HELP, check_choice, check_options, parse_interval
 from flowsep.protocol import CANDIDATE_SCORES, SampleOptions
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def separate(
     mix: Annotated[list[Path], typer.Argument(metavar="MIX", readable=False, help="Audio files: wav, flac, mp3, ...")],
     text: Annotated[list[str], typer.Option(help="What to take out, in words. Repeat it for several sounds.")],
     steps: Annotated[int | None, typer.Option(min=1, help="Solver steps. [default: the model's]")] = None,
-    solver: Annotated[str | None, typer.Option(help=f"{', '.join(SOLVER_NAMES)}. [default: the model's]")] = None,
+    solver: Annotated[str | None, typer.Option(help=f"{SOLVER_HELP}. [default: the model's]")] = None,
     grid: Annotated[str | None, typer.Option(help=f"Times of the steps: {GRID_HELP}. [default: the model's]")] = None,
     guidance: Annotated[float, typer.Option(help="Classifier-free guidance; 1 is none, others double the cost.")] = 1.0,
     guidance_interval: Annotated[
@@ -79,7 +79,7 @@ def separate(
     negative = None if negative is None else tidied(negative, "--negative")
     options = replace(options, guidance_interval=interval, negative=negative)
     options = replace(options, candidates=candidates, candidate_score=candidate_score)
-    check_options(options)
+    check_options(options, solver_names(model))
     jobs = plan_outputs(mix, texts, output, format, residual, plot)
     refuse_outputs(jobs, overwrite)
     batch = Batch(model, device, dtype, options, format, overwrite, as_json, quiet, verbose=bool(context.obj))

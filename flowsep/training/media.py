@@ -1,4 +1,4 @@
-"""What a person looks at and listens to while a flow trains: mel figures and audio of a few fixed items."""
+"""What a person looks at and listens to while a model trains: mel figures and audio of a few fixed items."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vocoder.mel import log_mel
 if TYPE_CHECKING:
     from flowsep.data.dataset import MixtureDataset
     from flowsep.masks.separator import MaskSeparator
-    from flowsep.separator import FlowSep
+    from flowsep.separator import LatentSeparator
     from flowsep.training.loop import Logs
     from flowsep.training.objectives import VAEObjective
 
@@ -26,7 +26,7 @@ class MediaLogger:
     """Separates fixed items with the averaged weights; logs SI-SDR improvement, mel triplets and sounds."""
 
     def __init__(
-        self, separator: FlowSep | MaskSeparator, dataset: MixtureDataset, trained: nn.Module | None = None
+        self, separator: LatentSeparator | MaskSeparator, dataset: MixtureDataset, trained: nn.Module | None = None
     ) -> None:
         """`trained` is the part of the separator that training moves; the UNet if not given."""
         self.separator, self.items = separator, fixed_items(dataset)
