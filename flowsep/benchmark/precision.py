@@ -51,7 +51,7 @@ def parse_variants(text: str) -> list[Variant]:
 
 @torch.inference_mode()
 def compare_precision(
-    build: Callable[[torch.dtype], FlowSep],
+    build: Callable[[torch.dtype], LatentSeparator],
     name: str,
     variants: Sequence[Variant],
     work: Workload,
