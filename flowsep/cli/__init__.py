@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from flowsep import __version__
-from flowsep.errors import DeviceError, FlowSepError, InputError
+from flowsep.errors import DeviceError, FlowSepError, InputError, is_out_of_memory
 
 # Command name -> where it lives ("module:attribute", a function or a typer app) and its line in the help.
 COMMANDS = {
@@ -31,7 +31,6 @@ COMMANDS = {
     "benchmark": ("flowsep.cli.benchmark:app", "Measure latency, stage by stage."),
 }
 VERBOSE = ("-v", "--verbose")
-NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -124,8 +123,8 @@ def explain(error: Exception) -> tuple[str, int]:
         return f"{one_line(error.format_message()).rstrip('.')}; --help shows the usage", error.exit_code
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror or type(error).__name__}; check the path", InputError.exit_code
-    if isinstance(error, MemoryError) or any(phrase in str(error).lower() for phrase in NO_MEMORY):
-        advice = "give fewer --text, --candidates or files at once, --dtype bfloat16, or another --device"
+    if is_out_of_memory(error):
+        advice = "give --max-memory 2GB for example, --dtype bfloat16, fewer --candidates, or another --device"
         return f"out of memory; {advice}", DeviceError.exit_code
     return f"{type(error).__name__}: {one_line(error)} (run again with -v for the traceback)", 1
 
