@@ -138,7 +138,7 @@ class Sliding:
         """Positions [first, last); `first` is at least that of the call before."""
         parts = [] if self.held is None else [self.held]
         end = self.start + sum(part.shape[self.dim] for part in parts)
-        while end < last and (block := next(self.blocks, None)) is not None:
+        while (end < last or not parts) and (block := next(self.blocks, None)) is not None:
             end += block.shape[self.dim]
             parts.append(block)
             while len(parts) > 1 and self.start + parts[0].shape[self.dim] <= first:

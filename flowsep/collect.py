@@ -119,3 +119,12 @@ def need_queries(
             raise UsageError(
                 f"nothing is asked of {source.path}; give {option}, or a manifest that says it in each row"
             )
+
+
+def check_video(sources: Sequence[Source], stretch_only: bool) -> None:
+    """UsageError where sound is to be put back into inputs that are no video, or only a stretch of them is read."""
+    for source in sources:
+        if source.path.suffix.lower() not in VIDEO_SUFFIXES:
+            raise UsageError(f"--video puts sound back into a video, and {source.path} is none; leave it out")
+    if stretch_only:
+        raise UsageError("--video keeps the whole video; leave --start and --end out")

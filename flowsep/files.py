@@ -88,18 +88,16 @@ def separate_file(
     stream.facts = facts
     with atomic_outputs(job.folder, job.paths(), overwrite) as staging, ExitStack() as open_files:
         queries = [
-            QueryOutputs(staging, query, recording, job.format, settings, facts, model, open_files)
-            for query in job.queries
+            QueryOutputs(staging, job, query, recording, settings, facts, model, open_files) for query in job.queries
         ]
         for block in stream:
-            for outputs, target in zip(queries, block.targets, strict=True):
-                outputs.add(block.mixture, target)
+            for outputs in queries:
+                outputs.add(block.mixture, block.targets[outputs.number])
         for outputs in queries:
             outputs.finish()
         seconds = time.perf_counter() - clock
         return [
-            outputs.describe(model, job, recording, facts, settings, stream.account, number, seconds)
-            for number, outputs in enumerate(queries)
+            outputs.describe(model, job, recording, facts, settings, stream.account, seconds) for outputs in queries
         ]
 
 
@@ -109,16 +107,17 @@ class QueryOutputs:
     def __init__(
         self,
         staging: Path,
+        job: FileJob,
         query: QueryFiles,
         recording: AudioFile,
-        format: str,
         settings: FileSettings,
         facts: Facts,
         model: LoadedModel,
         open_files: ExitStack,
     ) -> None:
         self.staging, self.query, self.recording, self.facts = staging, query, recording, facts
-        encoding = encoding_of(format, settings.subtype, recording.subtype, settings.clip)
+        self.number = job.texts.index(query.text)  # among the targets of the call
+        encoding = encoding_of(job.format, settings.subtype, recording.subtype, settings.clip)
         encoding = encoding.for_size(facts.frames * recording.channels)
         about = (recording.sample_rate, recording.channels, encoding, settings.clip, model.separator.mel.fmax)
         self.target = OutputFile(staging / query.target.name, query.target, "target", *about)
@@ -160,7 +159,6 @@ class QueryOutputs:
         facts: Facts,
         settings: FileSettings,
         account: Account,
-        number: int,
         seconds: float,
     ) -> dict[str, Any]:
         """Write and return the sidecar: input, outputs, every setting as resolved, scores, timings and versions."""
@@ -173,9 +171,9 @@ class QueryOutputs:
             "plot": str(query.plot) if query.plot is not None else None,
             "video": str(query.video) if query.video is not None else None,
             "sidecar": str(query.sidecar),
-            "params": describe_params(model, settings, account, account.nfe[number], self.target),
+            "params": describe_params(model, settings, account, account.nfe[self.number], self.target),
             "scores": {"sum_error_db": ratio_db(self.error, self.energy)},
-            "candidates": [asdict(choice) for choice in account.choices[number]],  # one entry per window
+            "candidates": [asdict(choice) for choice in account.choices[self.number]],  # one entry per window
             "timing": describe_timing(model, account, seconds, recording, facts),  # of all queries of the file
             "model": {"id": model.id, "hash": model.hash},
             "request": separate_request(job, query, settings),

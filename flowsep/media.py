@@ -14,7 +14,7 @@ from torch import Tensor
 from flowsep.audio import AudioFile, open_audio, refuse_unreadable
 from flowsep.blocks import BLOCK
 from flowsep.collect import VIDEO_SUFFIXES
-from flowsep.errors import InputError, UsageError
+from flowsep.errors import InputError
 
 CODECS = {".mp4": "aac", ".m4v": "aac", ".mov": "aac"}  # what goes into a video; others take FLAC, which loses nothing
 
@@ -98,22 +98,12 @@ def as_tensor(frame: Any) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(frame.to_ndarray(), dtype=np.float32).copy())
 
 
-def check_video(sources: list[Path]) -> None:
-    """UsageError where a video is to be written of an input that is none; InputError without PyAV."""
-    for source in sources:
-        if source.suffix.lower() not in VIDEO_SUFFIXES:
-            raise UsageError(f"--video puts sound back into a video, and {source} is none; leave it out")
-        need_av(source)
-
-
 def replace_audio(recording: AudioFile, audio: Path, output: Path) -> None:
     """Write `output`: the video of the recording's file, its pictures as they are, with the sound of the file `audio`.
 
     AAC in mp4 and mov, FLAC in Matroska. InputError for a stretch of a file, and where there is no video.
     """
     av = need_av(recording.path)
-    if recording.first or recording.last is not None:
-        raise InputError(f"--video keeps the whole of {recording.path}; leave --start and --end out")
     sound = open_audio(audio)
     try:
         with av.open(str(recording.path)) as source, av.open(str(output), "w") as target:

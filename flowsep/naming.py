@@ -55,11 +55,12 @@ class FileJob:
     folder: Path
     queries: tuple[QueryFiles, ...]
     format: str = "wav"
+    company: tuple[str, ...] = ()  # all texts of the call where only some are written; empty: those of the queries
 
     @property
     def texts(self) -> list[str]:
         """The queries as the model gets them."""
-        return [query.text for query in self.queries]
+        return list(self.company) or [query.text for query in self.queries]
 
     @property
     def sidecars(self) -> list[Path]:

@@ -21,6 +21,7 @@ COMMANDS = {
     "remove": ("flowsep.cli.remove:remove", "Write recordings without described sounds."),
     "remix": ("flowsep.cli.remix:remix", "Turn described sounds up, down or away."),
     "segments": ("flowsep.cli.segments:segments", "Say when a described sound is active."),
+    "replay": ("flowsep.cli.replay:replay", "Make an output again from its JSON file, bit for bit."),
     "demo": ("flowsep.cli.demo:demo", "Build an example mixture, separate it, and show what comes out."),
     "doctor": ("flowsep.cli.doctor:doctor", "Say what is installed, what works and what is in the way."),
     "convert": ("flowsep.cli.convert:app", "Turn an official checkpoint into a model folder."),

@@ -11,7 +11,7 @@ import typer
 
 from flowsep.cli import options as flags
 from flowsep.cli.batch import Batch
-from flowsep.collect import collect, need_queries
+from flowsep.collect import check_video, collect, need_queries
 from flowsep.gains import MUTE, check_gains, in_words, parse_decibels, parse_gains
 from flowsep.naming import MixJob, plan_mixes
 from flowsep.requests import mix_request
@@ -58,6 +58,8 @@ def run_mixes(
     if verb == "remove":
         sources = [replace(source, gains=dict.fromkeys(source.texts, MUTE)) for source in sources]
     need_queries(sources, gains, attrgetter("gains"), "--text" if verb == "remove" else "--gain")
+    if files.video:
+        check_video(sources, settings.start > 0 or settings.end is not None)
     jobs = plan_mixes(sources, gains, name_of, naming, files.video)
     for job in jobs:
         check_gains(job.gains, rest)

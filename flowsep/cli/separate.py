@@ -9,7 +9,7 @@ import typer
 
 from flowsep.cli import options as flags
 from flowsep.cli.batch import Batch
-from flowsep.collect import collect, need_queries
+from flowsep.collect import check_video, collect, need_queries
 from flowsep.gains import tidied
 from flowsep.naming import FileJob, plan_outputs
 from flowsep.requests import separate_request
@@ -39,6 +39,8 @@ def separate(
     naming = files.naming()
     sources = collect(mix or [], files.recursive, files.manifest)
     need_queries(sources, texts, attrgetter("texts"), "--text")
+    if files.video:
+        check_video(sources, settings.start > 0 or settings.end is not None)
     jobs = plan_outputs(sources, texts, naming, residual, plot, files.video)
 
     def work(*about: Any) -> list[dict[str, Any]]:
