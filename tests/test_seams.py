@@ -1,8 +1,12 @@
 """The seam metric: nothing where nothing jumps, the size of a jump where one was made; and the noise of windows."""
 
+import json
+
 import pytest
+import soundfile
 import torch
 
+from flowsep.cli import main
 from flowsep.evaluation.seams import jump, measure_seams, window_borders
 from flowsep.flow.path import noise_along, seeded_noise
 from flowsep.longform import separate_audio
@@ -105,3 +109,13 @@ def test_windows_of_a_recording_start_from_the_noise_of_their_place_in_any_batch
     for start, drawn in zip(starts, one_by_one, strict=True):
         assert start % separator.noise_stride == 0
         assert torch.equal(drawn, noise_along(drawn.shape, 3, start // separator.noise_stride))
+
+
+def test_the_benchmark_prints_the_seams_of_a_recording(tmp_path, separator, capfd):
+    soundfile.write(tmp_path / "in.wav", noise(9.0).numpy(), RATE)
+    assert main(["benchmark", "seams", str(tmp_path / "in.wav"), "--text", "a dog"]) == 0
+    report = json.loads(capfd.readouterr().out)
+    assert report["windows"] == 10 and report["seams"][0]["level_at_borders"] < 0.01  # a constant gain
+    soundfile.write(tmp_path / "short.wav", noise(0.5).numpy(), RATE)
+    assert main(["benchmark", "seams", str(tmp_path / "short.wav"), "--text", "a dog"]) == 2
+    assert "has no border" in capfd.readouterr().err

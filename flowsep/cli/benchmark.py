@@ -1,4 +1,4 @@
-"""`flowsep benchmark latency`."""
+"""`flowsep benchmark latency` and `flowsep benchmark seams`."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Measure latency, stage by stage.", no_args_is_help=True)
+app = typer.Typer(help="Measure latency, stage by stage, and seams.", no_args_is_help=True)
 
 
 @app.callback()
 def benchmark() -> None:
-    """Measure latency, stage by stage."""
+    """Measure latency, stage by stage, and the seams of long recordings."""
 
 
 @app.command()
@@ -52,3 +52,26 @@ def latency(
     if output is not None:
         write_json(output, report)
     typer.echo(table(report))
+
+
+@app.command()
+def seams(
+    mix: Annotated[Path, typer.Argument(metavar="MIX", readable=False, help="A recording of several windows.")],
+    text: Annotated[str, typer.Option("--text", help="What to separate, in words.")],
+    model: Annotated[str, typer.Option("--model", help="Name, folder or hub id of a model.")] = "small",
+    device: Annotated[str, typer.Option("--device")] = "auto",
+) -> None:
+    """How far the gain jumps where windows were joined, against elsewhere, as JSON.
+
+    Jumps are in dB over 50 ms and over 0.5 s; a rank is the share of other places that jump less: 0.5 is chance, and
+    what cannot be heard as a seam.
+    """
+    import json
+
+    from flowsep.checkpoint import load_separator
+    from flowsep.evaluation.seams import seams_of_recording
+    from flowsep.media import open_media
+
+    recording = open_media(mix)
+    report = seams_of_recording(load_separator(model, device), recording, text)
+    typer.echo(json.dumps({"recording": str(mix), "model": model, **report}, indent=2))

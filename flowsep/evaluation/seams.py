@@ -9,12 +9,17 @@ the gain that the separation applied (target over mixture), in which the recordi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from flowsep.audio import resample
+from flowsep.blocks import Recording
+from flowsep.errors import UsageError
+from flowsep.longform import separate_stream
+from flowsep.protocol import SampleOptions, TextSeparator
 from flowsep.windows import Plan
 from vocoder.mel import MelConfig, log_mel
 
@@ -96,3 +101,24 @@ def jump(levels: Tensor, frames: int) -> Tensor:
     """
     means = torch.nn.functional.avg_pool1d(levels.T[:, None], frames, stride=1)[:, 0].T  # (N - frames + 1, M)
     return (means[frames:] - means[:-frames]).square().mean(dim=1).sqrt()
+
+
+def seams_of_recording(
+    separator: TextSeparator, recording: Recording, text: str, options: SampleOptions | None = None
+) -> dict[str, Any]:
+    """Seams of what `text` is separated into, in the gain and on the down-mix that the model hears; as JSON has it.
+
+    UsageError for a recording of one window, which has no border.
+    """
+    stream = separate_stream(separator, recording, [text], options)
+    stream.heard_only = True
+    blocks = [(block.mixture[0], block.targets[0, 0]) for block in stream]
+    mixture, target = (torch.cat(parts) for parts in zip(*blocks, strict=True))
+    rate = separator.sample_rate
+    borders = window_borders(Plan.of(separator, len(mixture)), rate)
+    if not borders:
+        raise UsageError(
+            f"{recording.name} is one window and has no border; give one of over {separator.window / rate} s"
+        )
+    seams = measure_seams(target, rate, borders, mixture)
+    return {"text": text, "windows": stream.account.windows, "seams": [asdict(seam) for seam in seams]}
