@@ -82,13 +82,9 @@ def commit(staging: Path, folder: Path) -> None:
 
 def recover(folder: Path) -> None:
     """Clear away what killed processes left in `folder`; outputs that were complete are put in their places."""
-    if not folder.is_dir():
-        return
-    import psutil
-
-    for left in folder.glob(f"{PREFIX}*-*"):
+    for left in list(folder.glob(f"{PREFIX}*-*")):
         process = left.name.removeprefix(PREFIX).split("-")[0]
-        if not process.isdigit() or psutil.pid_exists(int(process)):
+        if not process.isdigit() or is_running(int(process)):
             continue
         if left.is_dir():
             if (left / COMMIT).exists():
@@ -96,6 +92,13 @@ def recover(folder: Path) -> None:
             shutil.rmtree(left, ignore_errors=True)
         elif left.suffix == ".part":
             left.unlink(missing_ok=True)
+
+
+def is_running(process: int) -> bool:
+    """Whether a process of this id is there."""
+    import psutil
+
+    return psutil.pid_exists(process)
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:

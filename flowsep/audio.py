@@ -75,7 +75,6 @@ class AudioFile:
     channels: int
     format: str  # as in `Audio`
     subtype: str
-    header_frames: int  # samples per channel of the whole file as its header has them; some headers guess
     first: int = 0
     last: int | None = None
 
@@ -126,7 +125,7 @@ def open_audio(path: str | Path) -> AudioFile:
     refuse_unreadable(path)
     try:
         with soundfile.SoundFile(path) as file:
-            return AudioFile(path, file.samplerate, file.channels, file.format, file.subtype, file.frames)
+            return AudioFile(path, file.samplerate, file.channels, file.format, file.subtype)
     except (soundfile.SoundFileError, TypeError, ValueError, OSError) as error:  # a name without suffix: TypeError
         raise unreadable(path, error) from error
 

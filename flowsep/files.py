@@ -96,9 +96,13 @@ def separate_file(
         for outputs in queries:
             outputs.finish()
         seconds = time.perf_counter() - clock
-        return [
-            outputs.describe(model, job, recording, facts, settings, stream.account, seconds) for outputs in queries
-        ]
+        shared = {
+            "input": describe_input(recording, facts),
+            "timing": describe_timing(model, stream.account, seconds, recording, facts),  # of all queries of the file
+            "model": {"id": model.id, "hash": model.hash},
+            "versions": versions(),
+        }
+        return [outputs.describe(model, job, settings, stream.account, shared) for outputs in queries]
 
 
 class QueryOutputs:
@@ -155,17 +159,15 @@ class QueryOutputs:
         self,
         model: LoadedModel,
         job: FileJob,
-        recording: AudioFile,
-        facts: Facts,
         settings: FileSettings,
         account: Account,
-        seconds: float,
+        shared: dict[str, Any],
     ) -> dict[str, Any]:
-        """Write and return the sidecar: input, outputs, every setting as resolved, scores, timings and versions."""
+        """Write and return the sidecar: `shared` by all queries, outputs, every setting as resolved, and scores."""
         query = self.query
         document = {
             "schema_version": SCHEMA_VERSION,
-            "input": describe_input(recording, facts),
+            "input": shared["input"],
             "query": query.text,
             "outputs": [file.describe() for file in self.files],
             "plot": str(query.plot) if query.plot is not None else None,
@@ -174,10 +176,10 @@ class QueryOutputs:
             "params": describe_params(model, settings, account, account.nfe[self.number], self.target),
             "scores": {"sum_error_db": ratio_db(self.error, self.energy)},
             "candidates": [asdict(choice) for choice in account.choices[self.number]],  # one entry per window
-            "timing": describe_timing(model, account, seconds, recording, facts),  # of all queries of the file
-            "model": {"id": model.id, "hash": model.hash},
+            "timing": shared["timing"],
+            "model": shared["model"],
             "request": separate_request(job, query, settings),
-            "versions": versions(),
+            "versions": shared["versions"],
         }
         write_sidecar(self.staging / query.sidecar.name, document)
         return document

@@ -34,8 +34,7 @@ def open_media(path: Path) -> AudioFile:
             stream = audio_stream(container, path)
             rate, channels = stream.codec_context.sample_rate, stream.codec_context.channels
             name = container.format.name.split(",")[0].upper()
-            frames = round(float(stream.duration * stream.time_base) * rate) if stream.duration else 0
-            return MediaFile(path, rate, channels, name, stream.codec_context.name.upper(), frames)
+            return MediaFile(path, rate, channels, name, stream.codec_context.name.upper())
     except av.FFmpegError as error:
         raise InputError(f"{path} cannot be read as audio or video ({error.strerror}); give another file") from error
 

@@ -139,7 +139,9 @@ class Files:
     ] = False
 
     def naming(self) -> Naming:
-        """Where outputs go; UsageError for a template that cannot be read."""
+        """Where outputs go; UsageError for a template that cannot be read, and for two kinds of JSON at a time."""
+        if self.as_json and self.json_lines:
+            raise UsageError("--json and --json-lines exclude one another; give one of them")
         return Naming(self.output, self.name, self.format, self.clip)
 
 
