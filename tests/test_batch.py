@@ -209,6 +209,7 @@ def test_max_memory_decides_how_many_windows_go_through_at_once(folder, tmp_path
         (["--name", "{text}" + "x" * 300], 3, "too long"),
         (["--manifest", "none.csv"], 3, "no manifest at none.csv"),
         (["--video"], 2, "is none; leave it out"),
+        (["--json", "--json-lines"], 2, "exclude one another"),
     ],
 )
 def test_hostile_flags_get_one_line_and_the_right_code(tmp_path, mixture, separator, capfd, arguments, code, words):
@@ -216,6 +217,24 @@ def test_hostile_flags_get_one_line_and_the_right_code(tmp_path, mixture, separa
         found, line = failure(capfd, [verb, mixture, *query, "-q", "-o", tmp_path / "out", *arguments])
         assert (found, words in line) == (code, True), line
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--start", "nan"], 2, "--start must be"),
+        (["--end", "-1"], 2, "--end must be"),
+        (["--start", "99"], 3, "has nothing after"),
+        (["--span", "b-a"], 2, "write start and end in seconds"),
+        (["--max-memory", "1e9"], 2, "write it like 4GB"),
+        (["--max-memory", "1MB"], 5, "one window at once"),
+        (["--candidates", "0"], 2, "--candidates"),
+        (["--negative", "rain"], 2, "guidance 1 is none"),
+    ],
+)
+def test_hostile_flags_of_segments_get_one_line_and_the_right_code(mixture, separator, capfd, arguments, code, words):
+    found, line = failure(capfd, ["segments", mixture, "--text", "a", "-q", *arguments])
+    assert (found, words in line) == (code, True), line
 
 
 def test_an_empty_folder_and_a_file_without_query_are_refused(tmp_path, mixture, separator, capfd):
