@@ -71,6 +71,9 @@ def test_what_was_done_with_the_same_settings_is_kept_and_the_rest_is_done(folde
     assert len(stdout.split()) == 4 * 2 * 3 and len(separator.seen) > calls
     calls = len(separator.seen)
     assert main(command(folder, out, "-q")) == 0 and len(separator.seen) == calls
+    capfd.readouterr()
+    assert main(command(folder / "a.wav", out)) == 0
+    assert "a.wav was done before with the same settings" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("change", ["seed", "input", "output", "sidecar", "model"])

@@ -125,7 +125,7 @@ def explain(error: Exception) -> tuple[str, int]:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror or type(error).__name__}; check the path", InputError.exit_code
     if is_out_of_memory(error):
-        advice = "give --max-memory 2GB for example, --dtype bfloat16, fewer --candidates, or another --device"
+        advice = "use smaller batches (--max-memory for recordings), --dtype bfloat16, or another --device"
         return f"out of memory; {advice}", DeviceError.exit_code
     return f"{type(error).__name__}: {one_line(error)} (run again with -v for the traceback)", 1
 

@@ -167,6 +167,8 @@ class Batch:
 
     def tell(self, outcome: Outcome) -> None:
         """Say on stdout what was written for one file, unless all is printed as one document at the end."""
+        if outcome.status == "skipped" and not self.running.quiet:
+            print(f"flowsep: {outcome.source} was done before with the same settings", file=sys.stderr)
         if self.files.json_lines:
             for document in outcome.documents:
                 print(json.dumps({"status": outcome.status, **document}, ensure_ascii=False), flush=True)
