@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from flowsep.activity import find_segments
     from flowsep.checkpoint import list_models, load_separator
     from flowsep.diffusion.separator import DiffusionSep
-    from flowsep.remixing import remix, remove
+    from flowsep.longform import separate_audio, separate_stream
+    from flowsep.remixing import remix, remix_stream, remove
     from flowsep.separator import FlowSep
 
 __version__ = "0.1.0"
@@ -24,7 +25,10 @@ __all__ = [
     "list_models",
     "load_separator",
     "remix",
+    "remix_stream",
     "remove",
+    "separate_audio",
+    "separate_stream",
 ]
 
 _HEAVY = {
@@ -34,7 +38,10 @@ _HEAVY = {
     "list_models": "flowsep.checkpoint",
     "load_separator": "flowsep.checkpoint",
     "remix": "flowsep.remixing",
+    "remix_stream": "flowsep.remixing",
     "remove": "flowsep.remixing",
+    "separate_audio": "flowsep.longform",
+    "separate_stream": "flowsep.longform",
 }
 
 

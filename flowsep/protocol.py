@@ -75,6 +75,8 @@ class TextSeparator(Protocol):
     window: int  # samples that the network sees at once; longer input is cut into such windows by `flowsep.longform`
     defaults: SampleOptions
     mel: MelConfig  # whose bands and frames its masks have
+    # A separator that starts from noise also has `noise_stride: int`, samples per frame of it, and `separate` takes
+    # `at=positions`: what windows of one recording share, they then start from in the same way.
 
     def separate(self, mixture: Tensor, texts: Sequence[str], options: SampleOptions | None = None) -> Separation:
         """mixture (B, T) float32 at `sample_rate`, T up to `window`, one text each -> the described sounds."""

@@ -18,7 +18,7 @@ from flowsep.errors import ModelError, UsageError
 from flowsep.flow import ADAPTIVE, SOLVER_NAMES
 from flowsep.flow.grids import parse_grid
 from flowsep.flow.guidance import Counted, Stopped, Watch, guided, limited, watched
-from flowsep.flow.path import FlowConfig, as_velocity, seeded_noise, start_of
+from flowsep.flow.path import FlowConfig, as_velocity, noise_along, seeded_noise, start_of
 from flowsep.flow.solvers import SOLVERS, Velocity, euler
 from flowsep.options import METHODS, check_options
 from flowsep.protocol import Choice, SampleOptions, Separation
@@ -134,6 +134,11 @@ class LatentSeparator(nn.Module):
         return self.sampling.window_frames * self.mel.hop_length
 
     @property
+    def noise_stride(self) -> int:
+        """Samples per latent frame: windows of one recording start at multiples of it (see `separate`)."""
+        return self.codec.stride * self.mel.hop_length
+
+    @property
     def defaults(self) -> SampleOptions:
         """What options left at None become."""
         chosen = self.sampling
@@ -170,11 +175,14 @@ class LatentSeparator(nn.Module):
         texts: Sequence[str],
         options: SampleOptions | None = None,
         watch: Watch | None = None,
+        at: Sequence[int] | None = None,
     ) -> Separation:
         """mixture (B, T) float32 at `sample_rate`, T up to `window`, one text each -> target and residual (B, T).
 
         The level is the mixture's: the mean and the gain that the network's input was normalised by are put back.
         One mixture expanded to B rows (`mixture.expand(B, -1)`: several queries) is analysed and encoded once.
+        `at` (B,) are the positions of the rows in one recording, in samples: rows that overlap there then start from
+        the same noise in what they share (`noise_along`). Without it each row has the noise of its own shape.
         `watch(t, x, v)` sees every evaluation of the velocity (`flowsep.flow.guidance.watched`), the candidates of an
         item in a row; with an adaptive solver one row at a time. Raises UsageError for shapes or options that do not
         fit.
@@ -214,6 +222,13 @@ class LatentSeparator(nn.Module):
         settings = {**asdict(options), "device": str(self.device), "dtype": str(self.dtype).removeprefix("torch.")}
         nfe = round(calls / len(texts))
         return Separation(target, mixture - target, nfe, clock.seconds, settings, mask, choices)
+
+    def noise(self, shape: tuple[int, ...], seeds: Sequence[int], count: int, at: Sequence[int] | None) -> Tensor:
+        """Start noise of `count` rows, the candidates of a row together, (count * len(seeds), *shape)."""
+        if at is None:
+            return seeded_noise(shape, list(seeds) * count)
+        first = [position // self.noise_stride for position in at]
+        return torch.stack([noise_along(shape, seed, row) for row in first for seed in seeds])
 
     def conditions(self, texts: Sequence[str], options: SampleOptions) -> tuple[TextState, TextState | None]:
         """The queries, and what guidance leads away from: the negative query or the empty caption; None without it."""

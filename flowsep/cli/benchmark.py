@@ -101,7 +101,7 @@ def raise_usage(message: str) -> None:
 
 def check(dtype: str, compile_mode: str, render: str | None, device: str, budget: float) -> None:
     """UsageError for what does not exist, before torch is imported."""
-    from flowsep.cli.separate import check_device
+    from flowsep.cli.options import check_device
     from flowsep.options import check_choice
     from flowsep.protocol import RENDERINGS
 
@@ -261,7 +261,8 @@ def steps(
     """
     from flowsep.atomic import refuse_unwritable
     from flowsep.benchmark.steps_options import Study, parse_models, parse_solvers, parse_steps
-    from flowsep.cli.separate import check_device, silence_libraries
+    from flowsep.cli.batch import silence_libraries
+    from flowsep.cli.options import check_device
     from flowsep.evaluation.recipe import read_recipe
     from flowsep.options import check_options
     from flowsep.protocol import SampleOptions
@@ -279,3 +280,26 @@ def steps(
     report = run_study(study, rows, recipe, data, output, quiet)
     write_results(report, output)
     typer.echo(table(report))
+
+
+@app.command()
+def seams(
+    mix: Annotated[Path, typer.Argument(metavar="MIX", readable=False, help="A recording of several windows.")],
+    text: Annotated[str, typer.Option("--text", help="What to separate, in words.")],
+    model: Annotated[str, typer.Option("--model", help="Name, folder or hub id of a model.")] = "small",
+    device: Annotated[str, typer.Option("--device")] = "auto",
+) -> None:
+    """How far the gain jumps where windows were joined, against elsewhere, as JSON.
+
+    Jumps are in dB over 50 ms and over 0.5 s; a rank is the share of other places that jump less: 0.5 is chance, and
+    what cannot be heard as a seam.
+    """
+    import json
+
+    from flowsep.checkpoint import load_separator
+    from flowsep.evaluation.seams import seams_of_recording
+    from flowsep.media import open_media
+
+    recording = open_media(mix)
+    report = seams_of_recording(load_separator(model, device), recording, text)
+    typer.echo(json.dumps({"recording": str(mix), "model": model, **report}, indent=2))
