@@ -11,7 +11,7 @@ from torch import nn
 from flowsep.audio import downmix, resample
 from flowsep.channels import share_channels
 from flowsep.errors import InputError, ModelError, UsageError
-from flowsep.longform import level_mask, separate_audio
+from flowsep.longform import separate_audio
 from flowsep.masks.examples import mean_embedding, segments, without_silence
 from flowsep.masks.lassnet import LassNet
 from flowsep.masks.query import BertQuery, ClapQuery
@@ -20,6 +20,7 @@ from flowsep.masks.separator import MaskSeparator
 from flowsep.masks.spectrum import audio_of, spectrum_of
 from flowsep.protocol import SampleOptions, TextSeparator
 from flowsep.remixing import remix
+from flowsep.windows import level_mask
 from tests.fakes import tone
 from tests.tiny_masks import LASSNET, RESUNET, bert_query, clap_query, query_of, tiny_masker
 
@@ -245,7 +246,7 @@ def test_a_stereo_recording_keeps_its_image_and_its_own_rate():
 def test_level_masks_of_a_separator_at_another_rate_have_the_frames_that_are_counted(length):
     separator = tiny_masker(window=2.0)
     audio = tone(1.1, 32000)[:, :length]
-    mask = level_mask(separator, audio[0], 0.5 * audio)
+    mask = level_mask(separator, audio[:1], 0.5 * audio)
     assert mask.shape == (1, length // 320 + 1, 64)
     torch.testing.assert_close(mask[0, 2:-2], torch.full_like(mask[0, 2:-2], 0.5), atol=0.02, rtol=0)
     mixed = remix(separator, audio, 32000, {"rain": -6.0})
