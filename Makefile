@@ -2,6 +2,8 @@
 # pesq, is built from source). A second run skips what is done. pip's own settings and PIP_* variables are honoured.
 PYTHON ?= python3
 BIN := .venv/bin
+# Tests run in so many processes of one thread each.
+WORKERS ?= 2
 READY := .venv/.ready
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 
@@ -13,7 +15,7 @@ demo: $(READY)
 	$(BIN)/flowsep demo
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .
