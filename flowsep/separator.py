@@ -210,7 +210,7 @@ class LatentSeparator(nn.Module):
         seeds = [options.seed + number for number in range(options.candidates)]
         rows = torch.arange(len(texts), device=self.device).repeat_interleave(len(seeds))
         shape = (source.shape[1] * self.process.stream_count, *source.shape[2:])
-        noise = seeded_noise(shape, seeds * len(texts)).to(source)  # the same in any batch
+        noise = self.noise(shape, seeds, count, at).to(source)  # the same in any batch
         latent, calls = self.generate(source[rows], _rows(text, rows), _rows(without, rows), noise, options, watch)
         clock.lap("sampler")
         streams = latent.to(self.dtype).chunk(self.process.stream_count, dim=1)
