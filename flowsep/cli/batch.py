@@ -223,11 +223,9 @@ def load_aloud(running: Running) -> LoadedModel:
 
 
 def silence_libraries(quiet: bool) -> None:
-    """No bar of transformers for weights that load in a second; downloads keep theirs on a terminal."""
+    """Downloads show their bars on a terminal, nowhere else."""
     import huggingface_hub.utils
-    import transformers.utils.logging
 
-    transformers.utils.logging.disable_progress_bar()
     if not quiet and sys.stderr.isatty():
         huggingface_hub.utils.enable_progress_bars()
 

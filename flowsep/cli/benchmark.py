@@ -1,4 +1,4 @@
-"""`flowsep benchmark latency|precision|solvers|steps|show`."""
+"""`flowsep benchmark latency|precision|solvers|steps|seams|show`."""
 
 from __future__ import annotations
 

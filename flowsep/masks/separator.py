@@ -50,7 +50,7 @@ class MaskSeparator(nn.Module):
       target / mixture (`flowsep.channels.share_channels`), so the image stays; a mono file gets the waveform itself.
       What the recording has above half the separator's rate stays in the residual.
     * `remix` and `remove` need masks that share the recording out; they measure 64 bands of the waveform instead
-      (`flowsep.longform.level_mask`). `find_segments` takes the waveform.
+      (`flowsep.windows.level_mask`). `find_segments` takes the waveform.
 
     The input is not normalised and there is no seed: the same input gives the same output.
     """
