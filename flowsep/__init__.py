@@ -9,11 +9,14 @@ from flowsep.protocol import SampleOptions, Separation, TextSeparator
 if TYPE_CHECKING:
     from flowsep.activity import find_segments
     from flowsep.checkpoint import list_models, load_separator
-    from flowsep.remixing import remix, remove
+    from flowsep.diffusion.separator import DiffusionSep
+    from flowsep.longform import separate_audio, separate_stream
+    from flowsep.remixing import remix, remix_stream, remove
     from flowsep.separator import FlowSep
 
 __version__ = "0.1.0"
 __all__ = [
+    "DiffusionSep",
     "FlowSep",
     "SampleOptions",
     "Separation",
@@ -22,16 +25,23 @@ __all__ = [
     "list_models",
     "load_separator",
     "remix",
+    "remix_stream",
     "remove",
+    "separate_audio",
+    "separate_stream",
 ]
 
 _HEAVY = {
+    "DiffusionSep": "flowsep.diffusion.separator",
     "FlowSep": "flowsep.separator",
     "find_segments": "flowsep.activity",
     "list_models": "flowsep.checkpoint",
     "load_separator": "flowsep.checkpoint",
     "remix": "flowsep.remixing",
+    "remix_stream": "flowsep.remixing",
     "remove": "flowsep.remixing",
+    "separate_audio": "flowsep.longform",
+    "separate_stream": "flowsep.longform",
 }
 
 

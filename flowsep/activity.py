@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from flowsep.errors import UsageError
-from flowsep.longform import Heard, Progress, listen, refuse_non_finite_output
+from flowsep.longform import SeparationStream, in_memory, separate_stream
 from flowsep.protocol import SampleOptions, TextSeparator
-from flowsep.render import apply_mask
+from flowsep.windows import Progress
 
 FRAME = 0.01  # seconds
 SMOOTHED = 5  # frames over which energies are averaged before they are compared
@@ -63,30 +63,35 @@ def find_segments(
     Judged on the mono down-mix at the model's rate, so on what the model hears. `progress` and errors as
     `separate_audio`.
     """
-    heard = listen(separator, audio, sample_rate, texts, options, progress)
-    return segments_of(heard, separator, audio.shape[-1] / sample_rate, rule or SegmentRule())
+    stream = separate_stream(separator, in_memory(audio, sample_rate), texts, options, progress)
+    return segments_of(stream, rule or SegmentRule())
 
 
-def segments_of(heard: Heard, separator: TextSeparator, seconds: float, rule: SegmentRule) -> list[list[Segment]]:
-    """The active stretches of each query of `heard`, a recording of `seconds` seconds; silence has none."""
-    if heard.mono is None:
-        return [[] for _ in heard.values]
-    mixture = frame_energies(heard.mono, separator.sample_rate)
-    found = []
-    for values in heard.values:
-        wave = values
-        if heard.masked:
-            wave = apply_mask(heard.mono[None], values, separator.sample_rate, separator.mel)[0]
-        refuse_non_finite_output(wave)
-        found.append(active_stretches(frame_energies(wave, separator.sample_rate), mixture, seconds, rule))
-    return found
+def segments_of(stream: SeparationStream, rule: SegmentRule) -> list[list[Segment]]:
+    """The active stretches of each query of `stream`, which is used up; silence has none.
+
+    What is kept of the recording is one energy per 10 ms and query.
+    """
+    stream.heard_only = True
+    hop = round(stream.separator.sample_rate * FRAME)
+    energies: list[Tensor] = []  # (1 + Q, n) each
+    carry = torch.zeros(1 + len(stream.texts), 0)  # less than a frame
+    for block in stream:
+        carry = torch.cat([carry, torch.cat([block.mixture[:1], block.targets[:, 0]])], dim=1)
+        whole = carry.shape[1] // hop * hop
+        energies.append(frame_energies(carry[:, :whole], hop))
+        carry = carry[:, whole:]
+    if stream.facts.silent:
+        return [[] for _ in stream.texts]
+    mixture, *targets = torch.cat([*energies, frame_energies(carry, hop)], dim=1)
+    seconds = stream.facts.frames / stream.recording.sample_rate
+    return [active_stretches(target, mixture, seconds, rule) for target in targets]
 
 
-def frame_energies(wave: Tensor, sample_rate: int) -> Tensor:
-    """Mean square (N,) of a waveform (T,) in frames of 10 ms; the last may hold less than a frame."""
-    hop = round(sample_rate * FRAME)
-    padded = torch.nn.functional.pad(wave, (0, -len(wave) % hop))
-    return padded.unflatten(0, (-1, hop)).square().mean(dim=1)
+def frame_energies(waves: Tensor, hop: int) -> Tensor:
+    """Mean squares (..., N) of waveforms (..., T) in frames of `hop` samples; the last is filled up with zeros."""
+    padded = torch.nn.functional.pad(waves, (0, -waves.shape[-1] % hop))
+    return padded.unflatten(-1, (-1, hop)).square().mean(dim=-1) if padded.shape[-1] else padded
 
 
 def active_stretches(target: Tensor, mixture: Tensor, seconds: float, rule: SegmentRule) -> list[Segment]:

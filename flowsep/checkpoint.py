@@ -1,11 +1,13 @@
 """Model folders in the diffusers layout, and `load_separator`, which finds and loads one.
 
+The parts of a FlowSep folder (`flowsep.masks.folder` has those of the mask separators):
+
 model_index.json                     class names per component, name and version
 unet/, vae/                          config.json, diffusion_pytorch_model.safetensors (patches: config.json only)
 vocoder/                             the same; absent where there is none
 text_encoder/, tokenizer/            transformers layout; absent where model_index.json names a hub model instead
 feature_extractor/preprocessor_config.json   the mel definition
-scheduler/scheduler_config.json      path, prediction, streams, and the default sampling settings
+scheduler/scheduler_config.json      what the flow or the diffusion is, and the default sampling settings
 """
 
 from __future__ import annotations
@@ -19,14 +21,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowsep.errors import DeviceError, InputError, ModelError
+from flowsep.options import ALL_SOLVERS, METHODS
 
 if TYPE_CHECKING:
     import torch
 
-    from flowsep.separator import FlowSep
+    from flowsep.masks.separator import MaskSeparator
+    from flowsep.separator import LatentSeparator
     from flowsep.text import TextEncoder
 
 SHIPPED = Path(__file__).parent / "pretrained"
+CLASSES = {"FlowSep": "flow", "DiffusionSep": "diffusion"}  # in model_index.json, and the method of each
 
 
 def list_models() -> list[str]:
@@ -73,7 +78,9 @@ def pick_device(device: str) -> torch.device:
     return chosen
 
 
-def load_separator(name: Path | str = "small", device: str = "auto", dtype: torch.dtype | None = None) -> FlowSep:
+def load_separator(
+    name: Path | str = "small", device: str = "auto", dtype: torch.dtype | None = None
+) -> LatentSeparator | MaskSeparator:
     """A separator by shipped name, folder or hub id, ready to use.
 
     dtype None is float32, whatever precision the weights are stored in. Raises ModelError for a folder that is not
@@ -91,32 +98,60 @@ def load_separator(name: Path | str = "small", device: str = "auto", dtype: torc
     return separator.to(chosen, dtype or torch.float32).eval()
 
 
-def load_folder(folder: Path) -> FlowSep:
+def solver_names(name: Path | str) -> tuple[str, ...]:
+    """Solvers of the model `name`, read from its index alone; those of every method where it is not on this disk."""
+    for folder in (SHIPPED / str(name), Path(name)):
+        try:
+            index = read_json(folder / "model_index.json")
+        except (OSError, ValueError, ModelError):
+            continue
+        method = CLASSES.get(index.get("_class_name"))
+        return METHODS[method] if method else ALL_SOLVERS
+    return ALL_SOLVERS
+
+
+def separator_class(method: str) -> type[LatentSeparator]:
+    """The class of a method's models: flow or diffusion."""
+    from flowsep.diffusion.separator import DiffusionSep
+    from flowsep.separator import FlowSep
+
+    return {"flow": FlowSep, "diffusion": DiffusionSep}[method]
+
+
+def load_folder(folder: Path) -> LatentSeparator | MaskSeparator:
     """The separator in `folder`, on the CPU in float32."""
+    index = read_json(folder / "model_index.json")
+    if index.get("_class_name") == "MaskSeparator":
+        from flowsep.masks.folder import load_masker
+
+        return load_masker(folder, index)
     import torch
     from diffusers.pipelines.audioldm2.modeling_audioldm2 import AudioLDM2UNet2DConditionModel
 
     from flowsep.config import SamplingConfig
+    from flowsep.diffusion.process import DiffusionConfig
     from flowsep.flow.path import FlowConfig
-    from flowsep.separator import FlowSep
     from vae.model import load_codec
     from vocoder.mel import MelConfig
     from vocoder.model import Vocoder
 
-    index = read_json(folder / "model_index.json")
+    if index["_class_name"] not in CLASSES:
+        raise ModelError(f"{folder} holds a {index['_class_name']}, which this version does not know; update flowsep")
+    method = CLASSES[index["_class_name"]]
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
+    process = {"flow": FlowConfig, "diffusion": DiffusionConfig}[method](**scheduler[method])
     unet, found = AudioLDM2UNet2DConditionModel.from_pretrained(
         folder / "unet", torch_dtype=torch.float32, local_files_only=True, output_loading_info=True
     )
     refuse_missing("unet", found)
     vocoder = Vocoder.from_pretrained(folder / "vocoder") if (folder / "vocoder").is_dir() else None
-    separator = FlowSep(
+    separator = separator_class(method)(
         unet=unet,
         codec=load_codec(folder / "vae"),
         text=load_text(folder, index["_text"]),
         vocoder=vocoder,
         mel=MelConfig(**read_json(folder / "feature_extractor" / "preprocessor_config.json")),
-        flow=FlowConfig(**scheduler["flow"]),
+        process=process,
         sampling=SamplingConfig(**scheduler["sampling"]),
         name=index["_name"],
     )
@@ -181,8 +216,9 @@ def save_text(text: TextEncoder, folder: Path) -> None:
     text.tokenizer.save_pretrained(folder / "tokenizer")
 
 
-def save_separator(separator: FlowSep, folder: Path, training: dict[str, Any] | None = None) -> None:
-    """Write a model folder, through a temporary name; weights keep their precision.
+@contextmanager
+def model_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder to write a model into; when the block ends well it takes the place of `folder`.
 
     An earlier model folder of that name is replaced; anything else raises InputError.
     """
@@ -197,6 +233,21 @@ def save_separator(separator: FlowSep, folder: Path, training: dict[str, Any] | 
     partial = folder.parent / f".{folder.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
+    yield partial
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(partial, folder)
+
+
+def save_separator(separator: LatentSeparator, folder: Path, training: dict[str, Any] | None = None) -> None:
+    """Write a model folder, through a temporary name (`model_folder`); weights keep their precision."""
+    with model_folder(folder) as partial:
+        write_parts(separator, partial)
+        if training:
+            write_json(partial / "training.json", training)
+
+
+def write_parts(separator: LatentSeparator, partial: Path) -> None:
+    """Everything in the model folder `partial` but how it was trained."""
     separator.unet.save_pretrained(partial / "unet")
     separator.codec.save_pretrained(partial / "vae")
     if separator.vocoder is not None:
@@ -207,15 +258,12 @@ def save_separator(separator: FlowSep, folder: Path, training: dict[str, Any] | 
         name=separator.name,
         text=asdict(separator.text.config),
         mel=asdict(separator.mel),
-        flow=asdict(separator.flow),
+        process=asdict(separator.process),
         sampling=asdict(separator.sampling),
         codec=type(getattr(separator.codec, "autoencoder", separator.codec)).__name__,
         vocoder=separator.vocoder is not None,
+        class_name=type(separator).__name__,
     )
-    if training:
-        write_json(partial / "training.json", training)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)
 
 
 def write_settings(
@@ -223,15 +271,17 @@ def write_settings(
     name: str,
     text: dict[str, Any],
     mel: dict[str, Any],
-    flow: dict[str, Any],
+    process: dict[str, Any],
     sampling: dict[str, Any],
     codec: str,
     vocoder: bool,
+    class_name: str = "FlowSep",
 ) -> None:
-    """The JSON files of a model folder that hold no weights."""
+    """The JSON files of a model folder that hold no weights; `process` is what the flow or the diffusion is."""
     from flowsep import __version__
 
-    index: dict[str, Any] = {"_class_name": "FlowSep", "_name": name, "_flowsep_version": __version__, "_text": text}
+    index: dict[str, Any] = {"_class_name": class_name, "_name": name}
+    index |= {"_flowsep_version": __version__, "_text": text}
     index["unet"] = ["diffusers", "AudioLDM2UNet2DConditionModel"]
     index["vae"] = ["diffusers", "AutoencoderKL"] if codec == "AutoencoderKL" else ["vae", codec]
     index["text_encoder"] = ["transformers", "T5EncoderModel"]
@@ -240,7 +290,7 @@ def write_settings(
         index["vocoder"] = ["vocoder", "BigVGAN"]
     write_json(folder / "model_index.json", index)
     write_json(folder / "feature_extractor" / "preprocessor_config.json", mel)
-    write_json(folder / "scheduler" / "scheduler_config.json", {"flow": flow, "sampling": sampling})
+    write_json(folder / "scheduler" / "scheduler_config.json", {CLASSES[class_name]: process, "sampling": sampling})
 
 
 def read_json(path: Path) -> dict[str, Any]:

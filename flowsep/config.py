@@ -1,6 +1,7 @@
 """All settings of a model and of its training, nested dataclasses; YAML meets code here once.
 
-The defaults are FlowSep at official size; a YAML file in configs/ says only what differs. Unknown keys are errors.
+The defaults are FlowSep at official size; a YAML file in configs/ says only what differs from them, or from the file
+that it names as its `base`. Unknown keys are errors.
 """
 
 from __future__ import annotations
@@ -8,10 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from flowsep.data.dataset import DataConfig
+from flowsep.diffusion.process import DiffusionConfig
 from flowsep.errors import UsageError
 from flowsep.flow.path import FlowConfig
+from flowsep.masks.config import MaskConfig, MaskLossConfig
+from flowsep.options import METHODS
 from flowsep.text import TextConfig
 from flowsep.training.wordings import TextLossConfig
 from flowsep.unet import UNetConfig
@@ -59,15 +64,32 @@ class StageConfig:
 
 
 @dataclass(frozen=True)
-class FlowLossConfig:
-    """Weights of the flow's training loss. FlowSep's: mean squared error of the velocity, nothing else."""
+class UNetLossConfig:
+    """What the losses of flow and diffusion share: weights of losses on the rendering of the estimated target.
 
-    flow: float = 1.0  # mean squared error on the latent
+    All are off in the paper. A diffusion that predicts the noise cannot see much of the target at its noisy end: its
+    estimate is 83 times as wrong as its output there, so that these losses go with "v" and "x0".
+    """
+
     mel: float = 0.0  # energy-weighted L1 on the decoded log-mels
     mask: float = 0.0  # energy-weighted L1 between the rendering mask and the ideal one
     snr: float = 0.0  # log error energy of the rendered spectrogram, which is what SI-SDR sees
-    start_share: float = 0.0  # share of items at t = 0, the one-step case; the others are uniform in 0..1
     condition_dropout: float = 0.1  # per item: the query is replaced by the empty caption
+
+
+@dataclass(frozen=True)
+class FlowLossConfig(UNetLossConfig):
+    """Weights of the flow's training loss. FlowSep's: mean squared error of the velocity, nothing else."""
+
+    flow: float = 1.0  # mean squared error on the latent
+    start_share: float = 0.0  # share of items at t = 0, the one-step case; the others are uniform in 0..1
+
+
+@dataclass(frozen=True)
+class DiffusionLossConfig(UNetLossConfig):
+    """Weights of the diffusion's training loss. The usual one: mean squared error of the prediction, nothing else."""
+
+    diffusion: float = 1.0  # mean squared error of noise, v or target, at timesteps drawn evenly
 
 
 @dataclass(frozen=True)
@@ -82,12 +104,15 @@ class ModelConfig:
     """Everything: what the model is (first block) and how it is trained (second)."""
 
     name: str = "flowsep"
+    method: str = "flow"  # flow | diffusion: which of the blocks below makes the target latent
     codec: CodecConfig = field(default_factory=CodecConfig)
     text: TextConfig = field(default_factory=TextConfig)
     unet: UNetConfig = field(default_factory=UNetConfig)
     flow: FlowConfig = field(default_factory=FlowConfig)
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
     vocoder: VocoderConfig = field(default_factory=VocoderConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    mask: MaskConfig = field(default_factory=MaskConfig)  # in place of codec, unet, flow and sampling: `train mask`
 
     data: DataConfig = field(default_factory=DataConfig)
     text_stage: StageConfig = field(default_factory=StageConfig)
@@ -96,8 +121,37 @@ class ModelConfig:
     vae_loss: VAELossConfig = field(default_factory=VAELossConfig)
     flow_stage: StageConfig = field(default_factory=StageConfig)
     flow_loss: FlowLossConfig = field(default_factory=FlowLossConfig)
+    diffusion_stage: StageConfig = field(default_factory=StageConfig)
+    diffusion_loss: DiffusionLossConfig = field(default_factory=DiffusionLossConfig)
     vocoder_stage: StageConfig = field(default_factory=StageConfig)
+    mask_stage: StageConfig = field(default_factory=StageConfig)
+    mask_loss: MaskLossConfig = field(default_factory=MaskLossConfig)
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ValueError(f"unknown method {self.method!r}; choose from {', '.join(METHODS)}")
+        known = METHODS[self.method]
+        if self.sampling.solver not in known:
+            raise ValueError(
+                f"unknown sampling.solver {self.sampling.solver!r} for method {self.method}; "
+                f"choose from {', '.join(known)}"
+            )
+
+    @property
+    def process(self) -> FlowConfig | DiffusionConfig:
+        """The block of the method."""
+        return self.flow if self.method == "flow" else self.diffusion
+
+    @property
+    def unet_stage(self) -> StageConfig:
+        """The stage that trains the UNet."""
+        return self.flow_stage if self.method == "flow" else self.diffusion_stage
+
+    @property
+    def unet_loss(self) -> FlowLossConfig | DiffusionLossConfig:
+        """The loss of that stage."""
+        return self.flow_loss if self.method == "flow" else self.diffusion_loss
 
 
 def config_path(name: Path | str) -> Path:
@@ -113,8 +167,28 @@ def config_path(name: Path | str) -> Path:
     raise UsageError(f"unknown configuration {str(name)!r}; give a YAML file or one of {', '.join(known)}")
 
 
+def read_layers(path: Path) -> list[Any]:
+    """The YAML file at `path` after the one that it names as its `base`, if any: a path, or a name in configs/."""
+    from omegaconf import OmegaConf
+
+    path = path.resolve()
+    layers, seen = [], []
+    while path not in seen:
+        layer = OmegaConf.load(path)
+        base = layer.pop("base", None) if OmegaConf.is_dict(layer) else None
+        layers.insert(0, layer)
+        if base is None:
+            return layers
+        seen.append(path)
+        path = config_path(path.parent / base if Path(base).suffix else base).resolve()
+    raise UsageError(f"{path} is its own base; take the `base:` out of one of the files")
+
+
 def load_config(name: Path | str, overrides: Sequence[str] = ()) -> ModelConfig:
-    """Dataclass defaults, then the YAML file, then key.sub=value. Raises UsageError for unknown keys or values."""
+    """Dataclass defaults, then the YAML file (its base before it), then key.sub=value.
+
+    Raises UsageError for unknown keys or values.
+    """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
@@ -127,7 +201,7 @@ def load_config(name: Path | str, overrides: Sequence[str] = ()) -> ModelConfig:
             )
     try:
         loaded = OmegaConf.merge(
-            OmegaConf.structured(ModelConfig), OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides))
+            OmegaConf.structured(ModelConfig), *read_layers(path), OmegaConf.from_dotlist(list(overrides))
         )
         config = OmegaConf.to_object(loaded)
     except FileNotFoundError as error:

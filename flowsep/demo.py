@@ -16,14 +16,15 @@ import torch
 from torch import Tensor
 
 from flowsep.atomic import atomic_output, refuse_unwritable
-from flowsep.audio import read_audio, write_audio
+from flowsep.audio import open_audio, read_audio, write_audio
 from flowsep.data.mixing import limit_together, mix_at_snr
 from flowsep.data.synth import DEMO_SEEDS, SYNTH_KINDS, synthesise
 from flowsep.errors import InputError, UsageError
 from flowsep.evaluation.signal import si_sdr
 from flowsep.files import LoadedModel, separate_file
-from flowsep.naming import FileJob, plan_outputs
+from flowsep.naming import FileJob, Naming, Source, plan_outputs
 from flowsep.protocol import SampleOptions
+from flowsep.settings import FileSettings
 
 KINDS = ("chirping_birds", "car_engine")
 SECONDS = 8.0
@@ -85,7 +86,7 @@ def run_demo(
     """
     example = build_example(seed)
     mixture = folder / "mixture.wav"
-    [job] = plan_outputs([mixture], list(example.parts), folder, residual=True, plot=True)
+    [job] = plan_outputs([Source(mixture)], list(example.parts), Naming(folder), residual=True, plot=True)
     references = {
         query.text: query.target.with_name(query.target.name.replace("mixture", "reference", 1))
         for query in job.queries
@@ -107,7 +108,8 @@ def _separate_one(model: LoadedModel, job: FileJob, index: int, example: Example
     """Separate the example by one of the job's queries alone, so that its seconds are its own."""
     query = job.queries[index]
     audio = read_audio(job.source)
-    [document] = separate_file(model, replace(job, queries=(query,)), audio, options, overwrite=True)
+    alone, settings = replace(job, queries=(query,)), FileSettings(options)
+    [document] = separate_file(model, alone, open_audio(job.source), settings, overwrite=True)
     reference = example.parts[query.text]
     estimate = read_audio(query.target).samples
     return DemoRow(

@@ -5,6 +5,8 @@ traceback; `flowsep -v` shows that. The exit codes are: 0 ok, 1 unexpected, 2 us
 memory, 6 some items of a batch failed, 130 interrupted.
 """
 
+NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # what libraries say
+
 
 class FlowSepError(Exception):
     """Base of the errors that users can cause and mend."""
@@ -40,3 +42,8 @@ class PartialFailure(FlowSepError):
     """Some files of a batch failed; the others are done."""
 
     exit_code = 6
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error, of whatever library, says that memory is at an end."""
+    return isinstance(error, MemoryError) or any(phrase in str(error).lower() for phrase in NO_MEMORY)

@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import platform
 import time
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from flowsep import __version__, checkpoint
 from flowsep.atomic import atomic_outputs
-from flowsep.audio import SUBTYPES, Audio, downmix, write_audio
-from flowsep.longform import LongSeparation, Progress, separate_audio
+from flowsep.audio import AudioFile
+from flowsep.blocks import Facts, scan
+from flowsep.budget import Cost
+from flowsep.encodings import encoding_of
+from flowsep.longform import separate_stream
 from flowsep.naming import FileJob, QueryFiles
+from flowsep.outputs import OutputFile, finish_together
 from flowsep.protocol import SampleOptions, TextSeparator
+from flowsep.remixing import ratio_db
+from flowsep.requests import separate_request
+from flowsep.settings import FileSettings
+from flowsep.windows import Account, Progress
 
 SCHEMA_VERSION = 1
-SILENCE_DB = -200.0  # stands for zero: JSON has no infinity
 PACKAGES = ("torch", "diffusers", "transformers", "safetensors", "numpy", "soundfile", "soxr")
 
 
@@ -37,6 +44,7 @@ class LoadedModel:
     device: str = "cpu"
     dtype: str = "float32"
     load_seconds: float = 0.0
+    costs: dict[SampleOptions, Cost] = field(default_factory=dict, compare=False)  # see flowsep.budget
 
 
 def load_model(name: str, device: str = "auto", dtype: str | None = None) -> LoadedModel:
@@ -61,131 +69,164 @@ def load_model(name: str, device: str = "auto", dtype: str | None = None) -> Loa
 def separate_file(
     model: LoadedModel,
     job: FileJob,
-    audio: Audio,
-    options: SampleOptions,
-    format: str = "wav",
+    recording: AudioFile,
+    settings: FileSettings,
     overwrite: bool = False,
     progress: Progress | None = None,
+    facts: Facts | None = None,
 ) -> list[dict[str, Any]]:
-    """Separate `audio` by every query of `job` and write its files; returns the sidecar documents, one per query.
+    """Separate a file by every query of `job` and write its files; returns the sidecar documents, one per query.
 
-    The files appear together once all are complete: an error or Ctrl-C before that leaves nothing. InputError where
-    a file exists (without `overwrite`) or cannot be written.
+    `facts` are those of the recording, where they are known. The memory does not grow with the length. The files
+    appear together once all are complete: an error or Ctrl-C before that leaves nothing. InputError where a file exists
+    (without `overwrite`) or cannot be written; others as `separate_stream`.
     """
     clock = time.perf_counter()
-    found = separate_audio(model.separator, audio.samples, audio.sample_rate, job.texts, options, progress)
-    seconds = time.perf_counter() - clock
-    documents = []
-    with atomic_outputs(job.folder, job.paths(), overwrite) as staging:
-        for query, separation in zip(job.queries, found, strict=True):
-            _write_query(staging, query, audio, separation, format)
-            document = describe(model, query, audio, separation, options, format, seconds)
-            write_sidecar(staging / query.sidecar.name, document)
-            documents.append(document)
-    return documents
+    facts = facts or scan(recording)
+    spans, rows = settings.spans_inside, settings.rows
+    stream = separate_stream(model.separator, recording, job.texts, settings.options, progress, spans, rows)
+    stream.facts = facts
+    with atomic_outputs(job.folder, job.paths(), overwrite) as staging, ExitStack() as open_files:
+        queries = [
+            QueryOutputs(staging, job, query, recording, settings, facts, model, open_files) for query in job.queries
+        ]
+        for block in stream:
+            for outputs in queries:
+                outputs.add(block.mixture, block.targets[outputs.number])
+        for outputs in queries:
+            outputs.finish()
+        seconds = time.perf_counter() - clock
+        shared = {
+            "input": describe_input(recording, facts),
+            "timing": describe_timing(model, stream.account, seconds, recording, facts),  # of all queries of the file
+            "model": {"id": model.id, "hash": model.hash},
+            "versions": versions(),
+        }
+        return [outputs.describe(model, job, settings, stream.account, shared) for outputs in queries]
 
 
-def _write_query(staging: Path, query: QueryFiles, audio: Audio, separation: LongSeparation, format: str) -> None:
-    """Write target, residual and figure of one query into the staging folder."""
-    write_audio(staging / query.target.name, separation.target, audio.sample_rate, format)
-    if query.residual is not None:
-        write_audio(staging / query.residual.name, separation.residual, audio.sample_rate, format)
-    if query.plot is not None:
-        from flowsep.plot import plot_separation
+class QueryOutputs:
+    """The files of one query while they are written."""
 
-        parts = [downmix(part) for part in (audio.samples, separation.target, separation.residual)]
-        plot_separation(staging / query.plot.name, *parts, audio.sample_rate, f"{audio.path.name}: “{query.text}”")
+    def __init__(
+        self,
+        staging: Path,
+        job: FileJob,
+        query: QueryFiles,
+        recording: AudioFile,
+        settings: FileSettings,
+        facts: Facts,
+        model: LoadedModel,
+        open_files: ExitStack,
+    ) -> None:
+        self.staging, self.query, self.recording, self.facts = staging, query, recording, facts
+        self.number = job.texts.index(query.text)  # among the targets of the call
+        encoding = encoding_of(job.format, settings.subtype, recording.subtype, settings.clip)
+        encoding = encoding.for_size(facts.frames * recording.channels)
+        about = (recording.sample_rate, recording.channels, encoding, settings.clip, model.separator.mel.fmax)
+        self.target = OutputFile(staging / query.target.name, query.target, "target", *about)
+        self.files = [self.target]
+        if query.residual is not None:
+            self.files.append(OutputFile(staging / query.residual.name, query.residual, "residual", *about))
+        for file in self.files:
+            open_files.callback(file.close)
+        self.error, self.energy = 0.0, 0.0  # of target + residual - mixture, and of the mixture
+
+    def add(self, mixture: Tensor, target: Tensor) -> None:
+        """Write the next stretch (C, n). The residual is what the written target leaves, so that the files add up."""
+        written = self.target.add(target)
+        residual = mixture - written
+        if len(self.files) > 1:
+            residual = self.files[1].add(residual)
+        self.error += float((written.double() + residual.double() - mixture.double()).square().sum())
+        self.energy += float(mixture.double().square().sum())
+
+    def finish(self) -> None:
+        """Complete audio, video and picture."""
+        finish_together(self.files)
+        if self.query.video is not None:
+            from flowsep.media import replace_audio
+
+            replace_audio(self.recording, self.target.temporary, self.staging / self.query.video.name)
+        if self.query.plot is not None:
+            from flowsep.plot import plot_files
+
+            title = f"{self.recording.path.name}: “{self.query.text}”"
+            target = (self.target.temporary, self.target.factor)
+            plot_files(self.staging / self.query.plot.name, self.recording, self.facts, target, title)
+
+    def describe(
+        self,
+        model: LoadedModel,
+        job: FileJob,
+        settings: FileSettings,
+        account: Account,
+        shared: dict[str, Any],
+    ) -> dict[str, Any]:
+        """Write and return the sidecar: `shared` by all queries, outputs, every setting as resolved, and scores."""
+        query = self.query
+        document = {
+            "schema_version": SCHEMA_VERSION,
+            "input": shared["input"],
+            "query": query.text,
+            "outputs": [file.describe() for file in self.files],
+            "plot": str(query.plot) if query.plot is not None else None,
+            "video": str(query.video) if query.video is not None else None,
+            "sidecar": str(query.sidecar),
+            "params": describe_params(model, settings, account, account.nfe[self.number], self.target),
+            "scores": {"sum_error_db": ratio_db(self.error, self.energy)},
+            "candidates": [asdict(choice) for choice in account.choices[self.number]],  # one entry per window
+            "timing": shared["timing"],
+            "model": shared["model"],
+            "request": separate_request(job, query, settings),
+            "versions": shared["versions"],
+        }
+        write_sidecar(self.staging / query.sidecar.name, document)
+        return document
 
 
-def describe(
-    model: LoadedModel,
-    query: QueryFiles,
-    audio: Audio,
-    separation: LongSeparation,
-    options: SampleOptions,
-    format: str,
-    seconds: float,
+def describe_input(recording: AudioFile, facts: Facts) -> dict[str, Any]:
+    """The input file: path, content hash, what it was, and the stretch of it that was read."""
+    return {
+        "path": str(recording.path),
+        "sha256": sha256(recording.path),
+        "sample_rate": recording.sample_rate,
+        "channels": recording.channels,
+        "frames": facts.frames,
+        "first_frame": recording.first,
+        "format": recording.format,
+        "subtype": recording.subtype,
+        "heard": "mean of the channels" if facts.channel is None else f"channel {facts.channel + 1}",
+    }
+
+
+def describe_params(
+    model: LoadedModel, settings: FileSettings, account: Account, nfe: int, output: OutputFile | None = None
 ) -> dict[str, Any]:
-    """The sidecar of one query: input, outputs, every setting as resolved, scores, timings and versions."""
-    outputs = [output("target", query.target, separation.target)]
-    if query.residual is not None:
-        outputs.append(output("residual", query.residual, separation.residual))
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "input": describe_input(audio),
-        "query": query.text,
-        "outputs": outputs,
-        "plot": str(query.plot) if query.plot is not None else None,
-        "sidecar": str(query.sidecar),
-        "params": describe_params(model, options, separation, format),
-        "scores": {"sum_error_db": sum_error_db(audio.samples, separation)},
-        "candidates": [asdict(choice) for choice in separation.choices],  # one entry per window
-        "timing": describe_timing(model, separation.seconds, seconds, audio),  # of all queries of the file
-        "model": {"id": model.id, "hash": model.hash},
-        "versions": versions(),
-    }
-
-
-class Run(Protocol):
-    """What the sidecar says of any run of a separator over a recording."""
-
-    nfe: int
-    settings: dict[str, Any]
-    windows: int
-
-
-def describe_input(audio: Audio) -> dict[str, Any]:
-    """The input file: path, content hash, and what it was."""
-    return {
-        "path": str(audio.path),
-        "sha256": sha256(audio.path),
-        "sample_rate": audio.sample_rate,
-        "channels": audio.samples.shape[0],
-        "frames": audio.samples.shape[1],
-        "format": audio.format,
-        "subtype": audio.subtype,
-    }
-
-
-def describe_params(model: LoadedModel, options: SampleOptions, run: Run, format: str | None = None) -> dict[str, Any]:
     """Every setting as resolved, network calls, windows, device and, where audio is written, its format."""
-    resolved = {key: value for key, value in asdict(options).items() if value is not None}
-    counts = {"nfe": run.nfe, "windows": run.windows, "window": model.separator.window}
-    written = {"format": format, "subtype": SUBTYPES[format]} if format is not None else {}
-    return {**resolved, **run.settings, **counts, "device": model.device, "dtype": model.dtype, **written}
+    resolved = {key: value for key, value in asdict(settings.options).items() if value is not None}
+    counts = {"nfe": nfe, "windows": account.windows, "window": model.separator.window}
+    where = {"device": model.device, "dtype": model.dtype, "threads": torch.get_num_threads()}
+    walk = {"start": settings.start, "end": settings.end, "spans": settings.spans, "rows": account.rows}
+    written = {"format": output.encoding.format, "subtype": output.encoding.subtype} if output is not None else {}
+    return {**resolved, **account.settings[0], **counts, "skipped_windows": account.skipped, **walk, **where, **written}
 
 
-def describe_timing(model: LoadedModel, stages: dict[str, float], seconds: float, audio: Audio) -> dict[str, Any]:
+def describe_timing(
+    model: LoadedModel, account: Account, seconds: float, recording: AudioFile, facts: Facts
+) -> dict[str, Any]:
     """Seconds of loading, of each stage and of the whole run, and the run's as a share of the recording's."""
     return {
         "load_s": round(model.load_seconds, 4),
-        "stages": {stage: round(value, 4) for stage, value in stages.items()},
+        "stages": {stage: round(value, 4) for stage, value in account.seconds.items()},
         "run_s": round(seconds, 4),
-        "rtf": round(seconds / audio.seconds, 4),
+        "rtf": round(seconds * recording.sample_rate / facts.frames, 4),
     }
 
 
 def write_sidecar(path: Path, document: dict[str, Any]) -> None:
     """Write a document as JSON."""
     path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-
-
-def output(role: str, path: Path, samples: Tensor) -> dict[str, Any]:
-    """One written file of samples (C, T): its role, path, largest absolute sample and RMS in dB below full scale."""
-    rms = float(samples.double().square().mean().sqrt())
-    return {"role": role, "path": str(path), "peak": float(samples.abs().max()), "rms_db": round(decibels(rms), 2)}
-
-
-def sum_error_db(recording: Tensor, separation: LongSeparation) -> float:
-    """Level of target + residual - recording below the recording, in dB, before a file format rounds them."""
-    error = separation.target.double() + separation.residual.double() - recording.double()
-    level = recording.double().square().mean().sqrt()
-    return round(decibels(float(error.square().mean().sqrt() / level)) if level > 0 else SILENCE_DB, 2)
-
-
-def decibels(amplitude: float) -> float:
-    """20 log10(amplitude), at least -200."""
-    return max(SILENCE_DB, 20 * math.log10(amplitude)) if amplitude > 0 else SILENCE_DB
 
 
 def sha256(path: Path) -> str:

@@ -3,32 +3,48 @@
 from __future__ import annotations
 
 import re
+import string
 import unicodedata
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from flowsep.atomic import refuse_existing, refuse_unwritable
-from flowsep.errors import InputError
+from flowsep.encodings import output_format
+from flowsep.errors import InputError, UsageError
 
 NAME_BYTES = 255  # of UTF-8 in a file name: what common file systems allow
 SLUG_BYTES = 80  # of them for the query
+TEMPLATE = "{folder}/{stem}.{text}"
+FIELDS = ("folder", "stem", "text", "suffix", "number")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One input file and where it stands."""
+
+    path: Path
+    folder: Path = Path()  # below the folder that was given to be searched
+    texts: tuple[str, ...] = ()  # of its row in a manifest; empty: those of the command
+    gains: Mapping[str, float] = field(default_factory=dict)  # likewise
 
 
 @dataclass(frozen=True)
 class QueryFiles:
-    """What one query of one input is written to; residual and plot are None where not asked for."""
+    """What one query of one input is written to; residual, plot and video are None where not asked for."""
 
     text: str
     target: Path
     residual: Path | None
     plot: Path | None
     sidecar: Path
+    video: Path | None = None
 
     def paths(self) -> list[Path]:
         """All files, in the order in which they are named to the user."""
-        return [path for path in (self.target, self.residual, self.plot, self.sidecar) if path is not None]
+        every = (self.target, self.residual, self.video, self.plot, self.sidecar)
+        return [path for path in every if path is not None]
 
 
 @dataclass(frozen=True)
@@ -38,54 +54,22 @@ class FileJob:
     source: Path
     folder: Path
     queries: tuple[QueryFiles, ...]
+    format: str = "wav"
+    company: tuple[str, ...] = ()  # all texts of the call where only some are written; empty: those of the queries
 
     @property
     def texts(self) -> list[str]:
         """The queries as the model gets them."""
-        return [query.text for query in self.queries]
+        return list(self.company) or [query.text for query in self.queries]
+
+    @property
+    def sidecars(self) -> list[Path]:
+        """One per query."""
+        return [query.sidecar for query in self.queries]
 
     def paths(self) -> list[Path]:
         """All files of all queries."""
         return [path for query in self.queries for path in query.paths()]
-
-
-def slug(text: str) -> str:
-    """A query as part of a file name: lower-case words joined by hyphens, letters of any script, at most 80 bytes."""
-    words = re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold())
-    cut = "-".join(words).replace("_", "-").encode()[:SLUG_BYTES].decode(errors="ignore").strip("-")
-    return cut or "query"
-
-
-def plan_outputs(
-    sources: Sequence[Path],
-    texts: Sequence[str],
-    folder: Path,
-    format: str = "wav",
-    residual: bool = False,
-    plot: bool = False,
-) -> list[FileJob]:
-    """One job per source: {stem}.{slug}.{format}, {stem}.{slug}.residual.{format}, .png and .json in `folder`.
-
-    The stem is the name without its last suffix. Sources of one stem, and queries of one slug, are numbered from the
-    second on: rain.wav and rain.flac give rain.dog.wav and rain-2.dog.wav. Case does not tell names apart.
-    """
-    stems, slugs = numbered([source.stem for source in sources]), numbered([slug(text) for text in texts])
-    jobs = []
-    for source, stem in zip(sources, stems, strict=True):
-        queries = []
-        for text, name in zip(texts, slugs, strict=True):
-            base = f"{stem}.{name}"
-            queries.append(
-                QueryFiles(
-                    text=text,
-                    target=folder / f"{base}.{format}",
-                    residual=folder / f"{base}.residual.{format}" if residual else None,
-                    plot=folder / f"{base}.png" if plot else None,
-                    sidecar=folder / f"{base}.json",
-                )
-            )
-        jobs.append(FileJob(source, folder, tuple(queries)))
-    return jobs
 
 
 @dataclass(frozen=True)
@@ -94,13 +78,25 @@ class MixJob:
 
     source: Path
     folder: Path
-    texts: list[str]  # as the model gets them
+    gains: dict[str, float]  # dB by text
     output: Path
     sidecar: Path
+    format: str = "wav"
+    video: Path | None = None
+
+    @property
+    def texts(self) -> list[str]:
+        """The described sounds as the model gets them."""
+        return list(self.gains)
+
+    @property
+    def sidecars(self) -> list[Path]:
+        """The one there is."""
+        return [self.sidecar]
 
     def paths(self) -> list[Path]:
         """All files, in the order in which they are named to the user."""
-        return [self.output, self.sidecar]
+        return [path for path in (self.output, self.video, self.sidecar) if path is not None]
 
 
 class Job(Protocol):
@@ -118,20 +114,132 @@ class Job(Protocol):
     def texts(self) -> list[str]:
         """The queries."""
 
+    @property
+    def sidecars(self) -> list[Path]:
+        """The JSON files that say how the outputs came about."""
+
     def paths(self) -> list[Path]:
         """All outputs."""
 
 
+@dataclass(frozen=True)
+class Naming:
+    """Where outputs go and what they are called: a folder, and a template of their path below it without suffix.
+
+    Fields of the template: {folder} of the input below the folder that was searched, its {stem} and {suffix} (without
+    the dot), {text} (the query, or what is done) and {number} (of the input, from 1).
+    """
+
+    output: Path = Path(".")
+    template: str = TEMPLATE
+    format: str | None = None  # None: like the input
+    clip: str = "warn"
+
+    def __post_init__(self) -> None:
+        try:
+            names = [name for _, name, _, _ in string.Formatter().parse(self.template) if name is not None]
+        except ValueError as error:
+            raise UsageError(f"cannot read the name {self.template!r}: {error}; write it like {TEMPLATE}") from error
+        unknown = [name for name in names if name not in FIELDS]
+        if unknown:
+            raise UsageError(f"--name has no field {{{unknown[0]}}}; choose from {', '.join(FIELDS)}")
+        if "text" not in names:
+            raise UsageError("--name lacks {text}, without which the queries of one file would share a name")
+        if Path(self.template).is_absolute() or ".." in Path(self.template).parts:
+            raise UsageError(f"--name {self.template!r} leads out of the output folder; -o chooses that")
+
+    def base(self, source: Source, stem: str, text: str, number: int) -> Path:
+        """Path of an output without its suffix."""
+        fields = {"folder": source.folder.as_posix(), "stem": stem, "text": text, "number": f"{number:03d}"}
+        return self.output / self.template.format(**fields, suffix=source.path.suffix.removeprefix("."))
+
+
+def slug(text: str) -> str:
+    """A query as part of a file name: lower-case words joined by hyphens, letters of any script, at most 80 bytes."""
+    words = re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold())
+    cut = "-".join(words).replace("_", "-").encode()[:SLUG_BYTES].decode(errors="ignore").strip("-")
+    return cut or "query"
+
+
+def plan_outputs(
+    sources: Sequence[Source],
+    texts: Sequence[str],
+    naming: Naming,
+    residual: bool = False,
+    plot: bool = False,
+    video: bool = False,
+) -> list[FileJob]:
+    """One job per source: {stem}.{slug}.{format}, {stem}.{slug}.residual.{format}, .png and .json below the folder.
+
+    The stem is the name without its last suffix. Sources of one folder and stem, and queries of one slug, are numbered
+    from the second on: rain.wav and rain.flac give rain.dog.wav and rain-2.dog.wav. Case does not tell names apart.
+    """
+    jobs = []
+    for number, (source, stem) in enumerate(zip(sources, stems(sources), strict=True), start=1):
+        format = output_format(source.path, naming.format, naming.clip)
+        wanted = list(source.texts or texts)
+        queries = []
+        for text, name in zip(wanted, numbered([slug(text) for text in wanted]), strict=True):
+            base = naming.base(source, stem, name, number)
+            queries.append(
+                QueryFiles(
+                    text=text,
+                    target=with_ending(base, format),
+                    residual=with_ending(base, f"residual.{format}") if residual else None,
+                    plot=with_ending(base, "png") if plot else None,
+                    sidecar=with_ending(base, "json"),
+                    video=with_ending(base, video_suffix(source.path)) if video else None,
+                )
+            )
+        jobs.append(FileJob(source.path, queries[0].target.parent, tuple(queries), format))
+    return jobs
+
+
 def plan_mixes(
-    sources: Sequence[Path], texts: Sequence[str], name: str, folder: Path, format: str = "wav"
+    sources: Sequence[Source],
+    gains: Mapping[str, float],
+    name_of: Callable[[Mapping[str, float]], str],
+    naming: Naming,
+    video: bool = False,
 ) -> list[MixJob]:
-    """One job per source: {stem}.{slug of name}.{format} and .json in `folder`; stems as `plan_outputs` has them."""
-    stems = numbered([source.stem for source in sources])
-    bases = [f"{stem}.{slug(name)}" for stem in stems]
-    return [
-        MixJob(source, folder, list(texts), folder / f"{base}.{format}", folder / f"{base}.json")
-        for source, base in zip(sources, bases, strict=True)
-    ]
+    """One job per source: {stem}.{slug of what is done}.{format} and .json; stems as `plan_outputs` has them.
+
+    `name_of` gives that name from the gains of a source.
+    """
+    jobs = []
+    for number, (source, stem) in enumerate(zip(sources, stems(sources), strict=True), start=1):
+        wanted = dict(source.gains or gains)
+        base = naming.base(source, stem, slug(name_of(wanted)), number)
+        format = output_format(source.path, naming.format, naming.clip)
+        jobs.append(
+            MixJob(
+                source=source.path,
+                folder=base.parent,
+                gains=wanted,
+                output=with_ending(base, format),
+                sidecar=with_ending(base, "json"),
+                format=format,
+                video=with_ending(base, video_suffix(source.path)) if video else None,
+            )
+        )
+    return jobs
+
+
+def with_ending(base: Path, ending: str) -> Path:
+    """`base` with a dot and an ending after it; dots in its name stay."""
+    return base.with_name(f"{base.name}.{ending}")
+
+
+def video_suffix(source: Path) -> str:
+    """The ending of a video that is written back: that of the input where it is known to hold what is put in."""
+    suffix = source.suffix.lower().removeprefix(".")
+    return suffix if suffix in ("mp4", "mkv", "mov", "m4v") else "mkv"
+
+
+def stems(sources: Sequence[Source]) -> list[str]:
+    """Names of the sources without suffix, those that come again in the same folder numbered."""
+    names = numbered([(source.folder / source.path.stem).as_posix() for source in sources])
+    return [Path(name).name for name in names]
 
 
 def numbered(names: Sequence[str]) -> list[str]:
@@ -148,9 +256,13 @@ def numbered(names: Sequence[str]) -> list[str]:
     return result
 
 
-def refuse_outputs(jobs: Sequence[Job], overwrite: bool) -> None:
-    """Raise InputError before any work: outputs that exist, that are inputs, that coincide, or an unwritable folder."""
+def refuse_outputs(jobs: Sequence[Job], overwrite: bool, done: Sequence[Job] = ()) -> None:
+    """Raise InputError before any work: outputs that exist, that are inputs, that coincide, or an unwritable folder.
+
+    The outputs of the jobs in `done` may exist.
+    """
     sources = {job.source.resolve() for job in jobs}
+    finished = {id(job) for job in done}
     seen: set[str] = set()
     for job in jobs:
         refuse_unwritable(job.folder)
@@ -162,6 +274,7 @@ def refuse_outputs(jobs: Sequence[Job], overwrite: bool) -> None:
             if path.resolve() in sources:
                 raise InputError(f"{path} is an input and would be overwritten; choose another folder with -o")
             if str(path).casefold() in seen:
-                raise InputError(f"two outputs would be named {path}; rename an input or separate them one by one")
+                raise InputError(f"two outputs would be named {path}; rename an input, or use {{number}} in --name")
             seen.add(str(path).casefold())
-            refuse_existing(path, overwrite)
+            if id(job) not in finished:
+                refuse_existing(path, overwrite)

@@ -5,19 +5,27 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from flowsep import diffusion
 from flowsep.errors import UsageError
 from flowsep.flow import ADAPTIVE, SOLVER_NAMES
 from flowsep.flow.grids import parse_grid
 from flowsep.protocol import CANDIDATE_SCORES, RENDERINGS, SampleOptions
 
+METHODS = {"flow": SOLVER_NAMES, "diffusion": diffusion.SOLVER_NAMES}  # how a model samples, and its solvers
+ALL_SOLVERS = tuple(name for names in METHODS.values() for name in names)
+SOLVER_HELP = f"{', '.join(SOLVER_NAMES)}; of a diffusion model {', '.join(diffusion.SOLVER_NAMES)}"
 
-def check_options(options: SampleOptions) -> None:
-    """UsageError for values that no model can use and for options that contradict one another; None is left alone."""
+
+def check_options(options: SampleOptions, solvers: Sequence[str] = ALL_SOLVERS) -> None:
+    """UsageError for values that no model can use and for options that contradict one another; None is left alone.
+
+    `solvers` are those that the model knows.
+    """
     if options.steps is not None and options.steps < 1:
         raise UsageError(f"steps must be at least 1, not {options.steps}")
     if options.candidates < 1:
         raise UsageError(f"candidates must be at least 1, not {options.candidates}")
-    check_choice("solver", options.solver, SOLVER_NAMES)
+    check_choice("solver", options.solver, solvers)
     check_choice("rendering", options.render, RENDERINGS)
     check_choice("candidate score", options.candidate_score, CANDIDATE_SCORES)
     for name, value in (("rtol", options.rtol), ("atol", options.atol)):

@@ -54,7 +54,8 @@ class Separation:
 
     target + residual = mixture exactly. `mask` (B, N, M) holds the gain 0..1 of each mel band on 10 ms frames where the
     separator renders by masking the mixture, and is None otherwise: with it the caller can treat the original
-    full-rate channels (`flowsep.render.apply_mask`).
+    full-rate channels (`flowsep.render.apply_mask`). A target without one whose `settings` say the rendering "mixture"
+    is in phase with the mixture, and its complex gain is what channels get (`flowsep.channels.share_channels`).
     """
 
     target: Tensor  # (B, T)
@@ -74,6 +75,8 @@ class TextSeparator(Protocol):
     window: int  # samples that the network sees at once; longer input is cut into such windows by `flowsep.longform`
     defaults: SampleOptions
     mel: MelConfig  # whose bands and frames its masks have
+    # A separator that starts from noise also has `noise_stride: int`, samples per frame of it, and `separate` takes
+    # `at=positions`: what windows of one recording share, they then start from in the same way.
 
     def separate(self, mixture: Tensor, texts: Sequence[str], options: SampleOptions | None = None) -> Separation:
         """mixture (B, T) float32 at `sample_rate`, T up to `window`, one text each -> the described sounds."""

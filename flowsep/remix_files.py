@@ -3,107 +3,92 @@
 from __future__ import annotations
 
 import time
-import warnings
+from contextlib import closing
 from typing import Any
 
-from torch import Tensor
-
 from flowsep.atomic import atomic_outputs
-from flowsep.audio import SUBTYPES, Audio, AudioWarning, write_audio
+from flowsep.audio import AudioFile
+from flowsep.blocks import Facts, scan
+from flowsep.encodings import encoding_of
 from flowsep.files import (
     SCHEMA_VERSION,
     LoadedModel,
-    decibels,
     describe_input,
     describe_params,
     describe_timing,
-    output,
     versions,
     write_sidecar,
 )
-from flowsep.gains import MUTE, MixSettings
-from flowsep.longform import Progress
 from flowsep.naming import MixJob
-from flowsep.protocol import SampleOptions
-from flowsep.remixing import Remix, remix
+from flowsep.outputs import OutputFile, finish_together
+from flowsep.remixing import RemixStream, remix_stream
+from flowsep.requests import finite, mix_request
+from flowsep.settings import FileSettings
+from flowsep.windows import Progress
 
 
 def remix_file(
     model: LoadedModel,
     job: MixJob,
-    audio: Audio,
-    settings: MixSettings,
-    options: SampleOptions,
-    format: str = "wav",
+    recording: AudioFile,
+    verb: str,
+    rest: float,
+    settings: FileSettings,
     overwrite: bool = False,
     progress: Progress | None = None,
+    facts: Facts | None = None,
 ) -> dict[str, Any]:
-    """Remix `audio` and write output and sidecar together once both are complete; returns the sidecar document.
+    """Remix (or, with the verb remove, relieve of sounds) a file and write output and sidecar together.
 
-    Errors as `remix` and `flowsep.atomic.atomic_outputs`.
+    `rest` is the gain in dB of what the job's gains do not name. Returns the sidecar document. Errors as
+    `remix_stream` and `flowsep.atomic.atomic_outputs`.
     """
     clock = time.perf_counter()
-    found = remix(model.separator, audio.samples, audio.sample_rate, settings.gains, settings.rest, options, progress)
-    seconds = time.perf_counter() - clock
-    samples, clipping = fit(found.audio, job.output.name, settings.clip, format)
-    with atomic_outputs(job.folder, job.paths(), overwrite) as staging:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", AudioWarning)  # `fit` has told of clipping
-            write_audio(staging / job.output.name, samples, audio.sample_rate, format)
+    facts = facts or scan(recording)
+    spans, rows = settings.spans_inside, settings.rows
+    stream = remix_stream(model.separator, recording, job.gains, rest, settings.options, progress, spans, rows)
+    stream.stream.facts = facts
+    encoding = encoding_of(job.format, settings.subtype, recording.subtype, settings.clip)
+    encoding = encoding.for_size(facts.frames * recording.channels)
+    about = (recording.sample_rate, recording.channels, encoding, settings.clip, model.separator.mel.fmax)
+    with (
+        atomic_outputs(job.folder, job.paths(), overwrite) as staging,
+        closing(OutputFile(staging / job.output.name, job.output, verb, *about)) as output,
+    ):
+        for _, remixed in stream:
+            output.add(remixed)
+        finish_together([output])
+        if job.video is not None:
+            from flowsep.media import replace_audio
+
+            replace_audio(recording, output.temporary, staging / job.video.name)
+        account = stream.account
         document = {
             "schema_version": SCHEMA_VERSION,
-            "input": describe_input(audio),
-            settings.verb: describe_gains(found),
-            "outputs": [{**output(settings.verb, job.output, samples), "clipping": clipping}],
+            "input": describe_input(recording, facts),
+            verb: describe_gains(stream, job.gains),
+            "outputs": [output.describe()],
+            "video": str(job.video) if job.video is not None else None,
             "sidecar": str(job.sidecar),
             "params": {
-                **describe_params(model, options, found, format),
-                "masks": "model" if found.own_masks else "level ratio",
+                **describe_params(model, settings, account, sum(account.nfe), output),
+                "masks": "model" if account.own_masks else "level ratio",
             },
-            "scores": {"sum_error_db": found.sum_error_db},
-            "timing": describe_timing(model, found.seconds, seconds, audio),
+            "scores": {"sum_error_db": stream.sum_error_db()},
+            "timing": describe_timing(model, account, time.perf_counter() - clock, recording, facts),
             "model": {"id": model.id, "hash": model.hash},
+            "request": mix_request(job, verb, rest, settings),
             "versions": versions(),
         }
         write_sidecar(staging / job.sidecar.name, document)
     return document
 
 
-def fit(samples: Tensor, name: str, clip: str, format: str) -> tuple[Tensor, dict[str, Any]]:
-    """Samples (C, T) as they are to be written, and the report on their peak; an AudioWarning above full scale.
-
-    The report: the policy, the peak in dBFS before anything was done, the scaling in dB, and how many samples the
-    format clips.
-    """
-    peak = float(samples.abs().max())
-    integer = SUBTYPES[format] not in ("FLOAT", "DOUBLE")
-    report = {"policy": clip, "peak_dbfs": round(decibels(peak), 2), "scale_db": 0.0, "clipped_samples": 0}
-    if peak <= 1:
-        return samples, report
-    if clip == "scale":
-        report["scale_db"] = round(-decibels(peak), 4)
-        done = f"the output is turned down by {decibels(peak):.2f} dB"
-        samples = (samples / peak).clamp(-1, 1)
-    elif integer:
-        report["clipped_samples"] = int((samples.abs() > 1).sum())
-        done = f"{report['clipped_samples']} samples are clipped; --clip scale turns it down, --format wav keeps it"
-    else:
-        done = "float wav keeps it, players clip it; --clip scale turns it down"
-    warnings.warn(
-        f"{name}: peak {report['peak_dbfs']:+.2f} dBFS is above full scale: {done}", AudioWarning, stacklevel=3
-    )
-    return samples, report
-
-
-def describe_gains(found: Remix) -> dict[str, Any]:
+def describe_gains(stream: RemixStream, gains: dict[str, float]) -> dict[str, Any]:
     """Each part with its gain in dB (null where muted) and its level in the input; the rest likewise."""
+    *levels, rest_level = stream.levels_db()
     parts = [
         {"query": text, "gain_db": finite(gain), "rms_db": level}
-        for (text, gain), level in zip(found.gains.items(), found.levels_db[:-1], strict=True)
+        for (text, gain), level in zip(gains.items(), levels, strict=True)
     ]
-    return {"parts": parts, "rest": {"gain_db": finite(found.rest), "rms_db": found.levels_db[-1]}}
-
-
-def finite(gain: float) -> float | None:
-    """A gain for JSON, which has no infinity."""
-    return None if gain == MUTE else gain
+    return {"parts": parts, "rest": {"gain_db": finite(stream.rest), "rms_db": rest_level}}

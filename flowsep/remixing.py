@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from flowsep.blocks import Recording
 from flowsep.gains import MUTE, amplitude, check_gains
-from flowsep.longform import Heard, Progress, listen, pad_short, refuse_non_finite_output
-from flowsep.partition import partition_masks
+from flowsep.longform import SeparationStream, in_memory, separate_stream
 from flowsep.protocol import SampleOptions, TextSeparator
-from flowsep.render import apply_mask
-
-BLOCK_FRAMES = 3000  # mask frames projected at once: bounds the memory
-BLOCK_SAMPLES = 2**20  # samples measured at once in float64
+from flowsep.settings import ROWS
+from flowsep.spans import Spans
+from flowsep.windows import Account, Progress
 
 
 @dataclass
@@ -44,49 +43,28 @@ def remix(
     rest: float = 0.0,
     options: SampleOptions | None = None,
     progress: Progress | None = None,
+    spans: Spans = (),
+    rows: int = ROWS,
 ) -> Remix:
     """Change the level of described sounds in audio (C, T) float32 at `sample_rate` Hz.
 
-    `gains` are dB by description, `rest` is that of everything they do not describe; -inf (`flowsep.gains.MUTE`)
-    removes. The masks of all descriptions are made a partition (`partition_masks`), applied to the recording one by
-    one, and
-
-        remix = g_rest * recording + sum_k (g_k - g_rest) * part_k,   rest = recording - sum_k part_k,
-
-    so that parts and rest add up to the recording, a sound claimed by two descriptions is not counted twice, and gains
-    of 0 dB give back the recording bit for bit. A separator without masks (the vocoder rendering) gets those of
-    `flowsep.longform.level_mask`, since a wave that is not in phase with the recording cannot be turned down in it.
-    Besides the masks it holds one part at a time. `progress` and errors as `separate_audio`; UsageError for gains that
-    `check_gains` refuses.
+    All blocks of `remix_stream` in a row; parameters and errors are its.
     """
-    check_gains(gains, rest)
-    report = progress or (lambda stage, done, total: None)
-    heard = listen(separator, audio, sample_rate, list(gains), options, report, as_masks=True)
-    refuse_non_finite_output(heard.values)
-    partition(heard)
-    others = amplitude(rest)
-    padded, length = pad_short(audio, sample_rate), audio.shape[-1]
-    result, total, levels = others * audio, torch.zeros_like(audio), []
-    for number, gain in enumerate(gains.values()):
-        part = apply_mask(padded, heard.values[number], sample_rate, separator.mel)[:, :length]
-        refuse_non_finite_output(part)
-        levels.append(rms_db(part))
-        total += part
-        if amplitude(gain) != others:
-            result.add_(part, alpha=amplitude(gain) - others)
-        report("join", number + 1, len(gains))
-    remaining = audio - total
+    recording = in_memory(audio, sample_rate)
+    stream = remix_stream(separator, recording, gains, rest, options, progress, spans, rows)
+    result = torch.cat([remixed for _, remixed in stream], dim=-1)
+    account = stream.account
     return Remix(
         audio=result,
         gains=dict(gains),
         rest=rest,
-        levels_db=[*levels, rms_db(remaining)],
-        sum_error_db=sum_error_db(audio, total, remaining),
-        own_masks=heard.own_masks,
-        nfe=sum(heard.nfe),
-        seconds=heard.seconds,
-        settings=heard.settings[0],
-        windows=heard.windows,
+        levels_db=stream.levels_db(),
+        sum_error_db=stream.sum_error_db(),
+        own_masks=account.own_masks,
+        nfe=sum(account.nfe),
+        seconds=account.seconds,
+        settings=account.settings[0],
+        windows=account.windows,
     )
 
 
@@ -97,31 +75,90 @@ def remove(
     texts: Sequence[str],
     options: SampleOptions | None = None,
     progress: Progress | None = None,
+    spans: Spans = (),
+    rows: int = ROWS,
 ) -> Remix:
     """The recording (C, T) without the described sounds: `remix` with each of them muted.
 
     For one text and a separator with masks, audio is the residual of `separate_audio`, bit for bit.
     """
-    return remix(separator, audio, sample_rate, dict.fromkeys(texts, MUTE), 0.0, options, progress)
+    return remix(separator, audio, sample_rate, dict.fromkeys(texts, MUTE), 0.0, options, progress, spans, rows)
 
 
-def partition(heard: Heard) -> None:
-    """Make the masks of `heard` a partition, in place and in blocks of frames: they may be gigabytes."""
-    for block in heard.values.split(BLOCK_FRAMES, dim=1):
-        block.copy_(partition_masks(block)[0])
+def remix_stream(
+    separator: TextSeparator,
+    recording: Recording,
+    gains: Mapping[str, float],
+    rest: float = 0.0,
+    options: SampleOptions | None = None,
+    progress: Progress | None = None,
+    spans: Spans = (),
+    rows: int = ROWS,
+) -> RemixStream:
+    """A recording -> its blocks remixed, one after another, in memory that does not grow with its length.
+
+    `gains` are dB by description, `rest` is that of everything they do not describe; -inf (`flowsep.gains.MUTE`)
+    removes. The masks of all descriptions are made a partition (`partition_masks`), applied to the recording one by
+    one, and
+
+        remix = g_rest * recording + sum_k (g_k - g_rest) * part_k,   rest = recording - sum_k part_k,
+
+    so that parts and rest add up to the recording, a sound claimed by two descriptions is not counted twice, and gains
+    of 0 dB give back the recording bit for bit. A separator without masks (the vocoder rendering) gets those of
+    `flowsep.windows.level_mask`, since a wave that is not in phase with the recording cannot be turned down in it.
+    Other parameters and errors as `separate_stream`; UsageError for gains that `check_gains` refuses.
+    """
+    check_gains(gains, rest)
+    stream = separate_stream(separator, recording, list(gains), options, progress, spans, rows)
+    stream.as_masks = stream.partitioned = True
+    return RemixStream(stream, list(gains.values()), rest)
 
 
-def rms_db(samples: Tensor) -> float:
-    """RMS of samples (C, T) in dB below full scale, at least -200."""
-    energy = sum(float(block.double().square().sum()) for block in samples.split(BLOCK_SAMPLES, dim=-1))
-    return round(max(-200.0, 10 * math.log10(energy / samples.numel())) if energy > 0 else -200.0, 2)
+@dataclass
+class RemixStream:
+    """Iterate once for pairs of the recording (C, n) and its remix (C, n); the figures are complete after that."""
+
+    stream: SeparationStream
+    gains: list[float]  # dB by query
+    rest: float  # dB
+    samples: int = 0  # of all channels
+    energies: list[float] = field(default_factory=list)  # of the parts, the rest and the recording
+    error: float = 0.0  # energy of parts + rest - recording
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        others = amplitude(self.rest)
+        self.energies = [0.0] * (len(self.gains) + 2)
+        for block in self.stream:
+            result, total = others * block.mixture, torch.zeros_like(block.mixture)
+            for gain, part in zip(self.gains, block.targets, strict=True):
+                total += part
+                if amplitude(gain) != others:
+                    result.add_(part, alpha=amplitude(gain) - others)
+            self.measure(block.mixture, block.targets, total)
+            yield block.mixture, result
+
+    def measure(self, mixture: Tensor, parts: Tensor, total: Tensor) -> None:
+        """Add up the energies of one block: mixture and total (C, n), parts (Q, C, n)."""
+        remaining = mixture - total
+        for index, one in enumerate((*parts, remaining, mixture)):
+            self.energies[index] += float(one.double().square().sum())
+        self.error += float((total.double() + remaining.double() - mixture.double()).square().sum())
+        self.samples += mixture.numel()
+
+    @property
+    def account(self) -> Account:
+        """Network calls, settings and seconds."""
+        return self.stream.account
+
+    def levels_db(self) -> list[float]:
+        """RMS of each part as it was in the recording, dB below full scale, at least -200; the rest comes last."""
+        return [ratio_db(energy, self.samples) for energy in self.energies[:-1]]
+
+    def sum_error_db(self) -> float:
+        """Level of parts + rest - recording below the recording, in dB; -200 stands for none."""
+        return ratio_db(self.error, self.energies[-1])
 
 
-def sum_error_db(recording: Tensor, *parts: Tensor) -> float:
-    """Level of the sum of parts (C, T) minus the recording, below the recording, in dB; -200 stands for none."""
-    error, energy = 0.0, 0.0
-    for blocks in zip(*(one.split(BLOCK_SAMPLES, dim=-1) for one in (recording, *parts)), strict=True):
-        whole, *shares = (block.double() for block in blocks)
-        error += float((sum(shares) - whole).square().sum())
-        energy += float(whole.square().sum())
-    return round(max(-200.0, 10 * math.log10(error / energy)) if error > 0 else -200.0, 2)
+def ratio_db(energy: float, reference: float) -> float:
+    """10 log10(energy / reference), at least -200."""
+    return round(max(-200.0, 10 * math.log10(energy / reference)), 2) if energy > 0 and reference > 0 else -200.0

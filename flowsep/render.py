@@ -6,12 +6,15 @@ each band belongs to the target, the mixture gives the fine structure and the ph
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from collections.abc import Iterator
 
+import torch
+from torch import Tensor
+
+from flowsep.blocks import Sliding
 from vocoder.mel import MelConfig, band_centres
 
-BLOCK_FRAMES = 3000  # frames transformed at once: 30 s, so that memory does not grow with the file
+BLOCK_FRAMES = 1200  # frames transformed at once: 12 s, so that memory does not grow with the file
 
 
 def band_mask(target: Tensor, residual: Tensor | None, mixture: Tensor, exponent: float = 1.0) -> Tensor:
@@ -57,34 +60,74 @@ def resample_frames(mask: Tensor, times: Tensor) -> Tensor:
 def apply_mask(audio: Tensor, mask: Tensor, sample_rate: int, config: MelConfig) -> Tensor:
     """Audio (C, T) at `sample_rate` with the band gains `mask` (N, M) applied; the same shape back, exactly.
 
-    The mask lives on frames of hop_length / config.sample_rate seconds (10 ms). At other rates the STFT keeps its
-    length in seconds and the mask is interpolated. Long audio is transformed in blocks of frames with overlap-add, so
-    that the result does not depend on the block and memory stays flat.
+    See `masked_blocks`.
+    """
+    masks = Sliding([mask[None]], dim=1)
+    found = masked_blocks(Sliding([audio]), audio.shape[-1], masks, mask.shape[0], sample_rate, config)
+    return torch.cat([targets[0] for _, targets in found], dim=-1)
+
+
+def masked_blocks(
+    audio: Sliding, length: int, masks: Sliding, mask_frames: int, sample_rate: int, config: MelConfig
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Audio (C, n) at `sample_rate`, and the same with Q streams of band gains applied, (Q, C, n), in order.
+
+    `length` is that of the audio in samples, `mask_frames` that of the masks (Q, n, M), which live on frames of
+    hop_length / config.sample_rate seconds (10 ms) and are read along dim 1. At other rates the STFT keeps its length
+    in seconds and the masks are interpolated. Blocks of frames are overlapped and added, so that the result does not
+    depend on the block.
     """
     n_fft = 2 * round(config.n_fft * sample_rate / config.sample_rate / 2)
     hop = max(1, round(config.hop_length * sample_rate / config.sample_rate))
-    length = audio.shape[-1]
     frames = length // hop + 1
     weights = bin_weights(torch.arange(n_fft // 2 + 1) * sample_rate / n_fft, config)
-    window = torch.hann_window(n_fft, dtype=audio.dtype)
-    # Zeros around the signal: an edge sample is then weighted only by the frames that hold it.
-    padded = nn.functional.pad(audio, (n_fft // 2, n_fft // 2 + hop))
-    out, envelope = torch.zeros_like(padded), torch.zeros(padded.shape[-1], dtype=audio.dtype)
+    window = torch.hann_window(n_fft)
     frame_step = hop / sample_rate * config.sample_rate / config.hop_length  # in mask frames
+    tail: Tensor | None = None  # (Q, C, n_fft - hop): what the frames so far add to the next block
+    envelope_tail = torch.zeros(n_fft - hop)
     for first in range(0, frames, BLOCK_FRAMES):
         count = min(BLOCK_FRAMES, frames - first)
-        span = slice(first * hop, first * hop + (count - 1) * hop + n_fft)
-        spectrum = torch.fft.rfft(padded[:, span].unfold(-1, n_fft, hop) * window)  # (C, K, bins)
-        gains = resample_frames(mask, (first + torch.arange(count, dtype=torch.float64)) * frame_step)
-        masked = torch.fft.irfft(spectrum * (gains @ weights.T.to(gains)), n=n_fft) * window
-        out[:, span] += overlap_add(masked, hop)
-        envelope[span] += overlap_add(window.square().expand(1, count, n_fft), hop)[0]
-    result = out / envelope.clamp(min=1e-8)
-    return result[:, n_fft // 2 : n_fft // 2 + length]
+        begin = first * hop - n_fft // 2  # of the first frame; the signal has zeros around it
+        segment = audio.span(begin, begin + (count - 1) * hop + n_fft)
+        gains = frame_gains(masks, (first + torch.arange(count, dtype=torch.float64)) * frame_step, mask_frames)
+        added = torch.stack(
+            [masked_frames(channel, gains, weights.to(gains), window, hop) for channel in segment], dim=1
+        )  # (Q, C, n)
+        envelope = overlap_add(window.square().expand(1, count, n_fft), hop)[0]
+        if tail is not None:
+            added[..., : n_fft - hop] += tail
+            envelope[: n_fft - hop] += envelope_tail
+        done = count * hop if first + count < frames else added.shape[-1]
+        tail, envelope_tail = added[..., done:].clone(), envelope[done:].clone()
+        inside = slice(max(0, -begin), max(0, min(done, length - begin)))
+        if inside.stop > inside.start:
+            yield segment[:, inside], added[..., inside] / envelope[inside].clamp(min=1e-8)
+
+
+def frame_gains(masks: Sliding, times: Tensor, mask_frames: int) -> Tensor:
+    """Gains (Q, K, M) of a stream of masks (Q, n, M), `mask_frames` long, at rising frame positions `times` (K,)."""
+    times = times.clamp(0, mask_frames - 1)
+    base = int(times[0])
+    local = masks.span(base, min(mask_frames, int(times[-1]) + 2))
+    return torch.stack([resample_frames(mask, times - base) for mask in local])
+
+
+def masked_frames(channel: Tensor, gains: Tensor, weights: Tensor, window: Tensor, hop: int) -> Tensor:
+    """One channel (n,) with band gains (Q, K, M) on its K frames: windowed twice and added up, (Q, n)."""
+    n_fft = len(window)
+    spectrum = torch.fft.rfft(channel.unfold(-1, n_fft, hop) * window)  # (K, bins)
+    parts = [torch.fft.irfft(spectrum * (gain @ weights.T), n=n_fft) * window for gain in gains]
+    return torch.cat([overlap_add(part[None], hop) for part in parts])
 
 
 def overlap_add(frames: Tensor, hop: int) -> Tensor:
     """Sum of frames (C, K, n_fft) at distances of `hop` -> (C, (K - 1) * hop + n_fft)."""
-    length = (frames.shape[1] - 1) * hop + frames.shape[2]
-    folded = nn.functional.fold(frames.transpose(1, 2), (1, length), (1, frames.shape[2]), stride=(1, hop))
-    return folded[:, 0, 0]
+    channels, count, n_fft = frames.shape
+    length = (count - 1) * hop + n_fft
+    # Every `hop` samples of all frames at once: a handful of additions, where `fold` takes several times as long.
+    pieces = range(0, n_fft, hop)
+    total = frames.new_zeros(channels, count + len(pieces) - 1, hop)
+    for index, start in enumerate(pieces):
+        piece = frames[:, :, start : start + hop]
+        total[:, index : index + count, : piece.shape[-1]] += piece
+    return total.flatten(1)[:, :length]

@@ -7,61 +7,63 @@ import io
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from flowsep.activity import SegmentRule, segments_of
+from flowsep.activity import Segment, SegmentRule, segments_of
 from flowsep.atomic import atomic_output
-from flowsep.audio import Audio
+from flowsep.audio import AudioFile
+from flowsep.blocks import Facts, scan
 from flowsep.errors import InputError
 from flowsep.files import SCHEMA_VERSION, LoadedModel, describe_input, describe_params, describe_timing, versions
-from flowsep.longform import Heard, Progress, listen
-from flowsep.protocol import SampleOptions
+from flowsep.longform import separate_stream
+from flowsep.settings import FileSettings
+from flowsep.windows import Progress
 
 COLUMNS = ("start", "end", "text", "level_db", "share_db")
 
 
 def describe_segments(
     model: LoadedModel,
-    audio: Audio,
+    recording: AudioFile,
     texts: Sequence[str],
     rule: SegmentRule,
-    options: SampleOptions,
+    settings: FileSettings,
     progress: Progress | None = None,
+    facts: Facts | None = None,
 ) -> dict[str, Any]:
-    """When each text is active in `audio`, with the rule, every setting and versions; errors as `find_segments`."""
+    """When each text is active in a file, with the rule, every setting and versions; errors as `separate_stream`.
+
+    Times are seconds of the file, also where only a stretch of it was read.
+    """
     clock = time.perf_counter()
-    heard = listen(model.separator, audio.samples, audio.sample_rate, texts, options, progress)
-    found = segments_of(heard, model.separator, audio.seconds, rule)
-    seconds = time.perf_counter() - clock
+    facts = facts or scan(recording)
+    spans, rows = settings.spans_inside, settings.rows
+    stream = separate_stream(model.separator, recording, texts, settings.options, progress, spans, rows)
+    stream.facts = facts
+    found = segments_of(stream, rule)
     queries = []
     for text, segments in zip(texts, found, strict=True):
         active = round(sum(segment.end - segment.start for segment in segments), 6)
-        queries.append({"query": text, "active_s": active, "segments": [asdict(segment) for segment in segments]})
+        placed = [{**asdict(segment), **moved(segment, settings.start)} for segment in segments]
+        queries.append({"query": text, "active_s": active, "segments": placed})
+    account = stream.account
     return {
         "schema_version": SCHEMA_VERSION,
-        "input": describe_input(audio),
+        "input": describe_input(recording, facts),
         "queries": queries,
         "rule": asdict(rule),
-        "params": describe_params(model, options, _Run.of(heard)),
-        "timing": describe_timing(model, heard.seconds, seconds, audio),
+        "params": describe_params(model, settings, account, sum(account.nfe)),
+        "timing": describe_timing(model, account, time.perf_counter() - clock, recording, facts),
         "model": {"id": model.id, "hash": model.hash},
         "versions": versions(),
     }
 
 
-@dataclass(frozen=True)
-class _Run:
-    """The network calls of all queries together, and the settings, which are the same for all."""
-
-    nfe: int
-    settings: dict[str, Any]
-    windows: int
-
-    @classmethod
-    def of(cls, heard: Heard) -> _Run:
-        return cls(sum(heard.nfe), heard.settings[0], heard.windows)
+def moved(segment: Segment, start: float) -> dict[str, float]:
+    """Start and end of a segment of a stretch that begins at `start` seconds of the file."""
+    return {"start": round(segment.start + start, 6), "end": round(segment.end + start, 6)}
 
 
 def formatted(document: dict[str, Any], suffix: str) -> str:

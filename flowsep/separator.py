@@ -1,13 +1,13 @@
-"""FlowSep: the whole chain, audio to audio, in one method."""
+"""The whole chain, audio to audio, in one method: what FlowSep and DiffusionSep share, and FlowSep."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -15,18 +15,21 @@ from torch import Tensor, nn
 from flowsep.candidates import choose
 from flowsep.config import ModelConfig, SamplingConfig
 from flowsep.errors import ModelError, UsageError
-from flowsep.flow import ADAPTIVE
+from flowsep.flow import ADAPTIVE, SOLVER_NAMES
 from flowsep.flow.grids import parse_grid
 from flowsep.flow.guidance import Counted, Stopped, Watch, guided, limited, watched
-from flowsep.flow.path import FlowConfig, as_velocity, seeded_noise, start_of
+from flowsep.flow.path import FlowConfig, as_velocity, noise_along, seeded_noise, start_of
 from flowsep.flow.solvers import SOLVERS, Velocity, euler
-from flowsep.options import check_options
+from flowsep.options import METHODS, check_options
 from flowsep.protocol import Choice, SampleOptions, Separation
 from flowsep.render import band_mask, bin_weights, stft_mask
 from flowsep.text import TextEncoder, TextState
 from flowsep.unet import call_unet
 from vocoder.mel import MelConfig, mel_filterbank, mel_of_magnitude, stft
 from vocoder.model import Vocoder
+
+if TYPE_CHECKING:
+    from flowsep.diffusion.process import DiffusionConfig
 
 ADAPTIVE_END = 0.95  # where an adaptive solver hands over to the last Euler step of a target-predicting model
 
@@ -58,8 +61,14 @@ def normalise(mixture: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return centred * gain, mean, gain
 
 
-class FlowSep(nn.Module):
-    """A rectified flow from noise (or the mixture) to the described sound, in a mel latent. A `TextSeparator`."""
+class LatentSeparator(nn.Module):
+    """Mixture to mel latent, a process that makes the target latent of it and of noise, and back to audio.
+
+    A `TextSeparator` without its process: `FlowSep` and `flowsep.diffusion.separator.DiffusionSep` say which
+    solvers there are, where the process starts, what the network's output means as a velocity, and how to follow it.
+    """
+
+    solvers: ClassVar[tuple[str, ...]]  # that `SampleOptions.solver` can name
 
     def __init__(
         self,
@@ -68,7 +77,7 @@ class FlowSep(nn.Module):
         text: TextEncoder,
         vocoder: Vocoder | None,
         mel: MelConfig,
-        flow: FlowConfig,
+        process: FlowConfig | DiffusionConfig,
         sampling: SamplingConfig,
         name: str = "flowsep",
     ) -> None:
@@ -76,12 +85,12 @@ class FlowSep(nn.Module):
         if vocoder is not None and vocoder.config.mel != mel:
             raise ModelError(f"the vocoder was made for another mel ({vocoder.config.mel}) than the model ({mel})")
         self.unet, self.codec, self.text, self.vocoder = unet, codec, text, vocoder
-        self.mel, self.flow, self.sampling, self.name = mel, flow, sampling, name
+        self.mel, self.process, self.sampling, self.name = mel, process, sampling, name
         self.register_buffer("filterbank", mel_filterbank(mel), persistent=False)
         frequencies = torch.arange(mel.n_fft // 2 + 1) * mel.sample_rate / mel.n_fft
         self.register_buffer("bin_weights", bin_weights(frequencies, mel), persistent=False)
 
-    def _apply(self, fn: Any, recurse: bool = True) -> FlowSep:
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
         """Moves and casts as usual, but mel and mask constants stay float32: rounded, bands would not sum to one."""
         constants = {name: self._buffers[name] for name in ("filterbank", "bin_weights")}
         super()._apply(fn, recurse)
@@ -92,16 +101,21 @@ class FlowSep(nn.Module):
     @classmethod
     def of_parts(
         cls, config: ModelConfig, unet: nn.Module, codec: nn.Module, text: TextEncoder, vocoder: Vocoder | None
-    ) -> FlowSep:
-        """From freshly built or trained parts and their configuration."""
-        return cls(unet, codec, text, vocoder, config.vocoder.mel, config.flow, config.sampling, config.name)
+    ) -> Self:
+        """From freshly built or trained parts and their configuration, which must be of this class's method."""
+        if METHODS[config.method] != cls.solvers:
+            raise ValueError(f"{cls.__name__} is not of method {config.method}; use flowsep.checkpoint.separator_class")
+        return cls(unet, codec, text, vocoder, config.vocoder.mel, config.process, config.sampling, config.name)
 
     @classmethod
-    def from_pretrained(cls, folder: Path | str, device: str = "auto", dtype: torch.dtype | None = None) -> FlowSep:
+    def from_pretrained(cls, folder: Path | str, device: str = "auto", dtype: torch.dtype | None = None) -> Self:
         """The model saved in `folder` (see `flowsep.checkpoint`)."""
         from flowsep.checkpoint import load_separator
 
-        return load_separator(folder, device, dtype)
+        loaded = load_separator(folder, device, dtype)
+        if not isinstance(loaded, cls):
+            raise ModelError(f"{folder} holds a {type(loaded).__name__}, not a {cls.__name__}; use load_separator")
+        return loaded
 
     def save_pretrained(self, folder: Path | str, training: dict[str, Any] | None = None) -> None:
         """Write a model folder: one sub-folder per component, safetensors (see `flowsep.checkpoint`)."""
@@ -120,6 +134,11 @@ class FlowSep(nn.Module):
         return self.sampling.window_frames * self.mel.hop_length
 
     @property
+    def noise_stride(self) -> int:
+        """Samples per latent frame: windows of one recording start at multiples of it (see `separate`)."""
+        return self.codec.stride * self.mel.hop_length
+
+    @property
     def defaults(self) -> SampleOptions:
         """What options left at None become."""
         chosen = self.sampling
@@ -136,28 +155,18 @@ class FlowSep(nn.Module):
         return next(self.unet.parameters()).dtype
 
     def resolve(self, options: SampleOptions | None) -> SampleOptions:
-        """Options with the model's defaults filled in; UsageError for what does not exist or fit together.
+        """Options with the model's solver and rendering filled in; UsageError for what does not exist or fit together.
 
-        A list as grid decides the steps. The model's own list gives way to steps that were asked for, and every grid
-        to an adaptive solver, which has none.
+        A process adds what it makes of steps and grid.
         """
         options = options or SampleOptions()
         options = replace(
             options, solver=options.solver or self.sampling.solver, render=options.render or self.sampling.render
         )
-        check_options(options)
+        check_options(options, self.solvers)
         if options.render == "vocoder" and self.vocoder is None:
             raise UsageError(f"the model {self.name!r} has no vocoder; use the mixture rendering")
-        steps = options.steps or self.sampling.steps
-        if options.solver in ADAPTIVE:
-            return replace(options, steps=steps, grid=None)
-        grid = options.grid or self.sampling.grid
-        listed = parse_grid(grid).steps
-        if listed is None:
-            return replace(options, steps=steps, grid=grid)
-        if options.steps not in (None, listed):
-            return replace(options, grid="uniform")
-        return replace(options, steps=listed, grid=grid)
+        return options
 
     @torch.inference_mode()
     def separate(
@@ -166,11 +175,14 @@ class FlowSep(nn.Module):
         texts: Sequence[str],
         options: SampleOptions | None = None,
         watch: Watch | None = None,
+        at: Sequence[int] | None = None,
     ) -> Separation:
         """mixture (B, T) float32 at `sample_rate`, T up to `window`, one text each -> target and residual (B, T).
 
         The level is the mixture's: the mean and the gain that the network's input was normalised by are put back.
         One mixture expanded to B rows (`mixture.expand(B, -1)`: several queries) is analysed and encoded once.
+        `at` (B,) are the positions of the rows in one recording, in samples: rows that overlap there then start from
+        the same noise in what they share (`noise_along`). Without it each row has the noise of its own shape.
         `watch(t, x, v)` sees every evaluation of the velocity (`flowsep.flow.guidance.watched`), the candidates of an
         item in a row; with an adaptive solver one row at a time. Raises UsageError for shapes or options that do not
         fit.
@@ -197,11 +209,11 @@ class FlowSep(nn.Module):
         clock.lap("text")
         seeds = [options.seed + number for number in range(options.candidates)]
         rows = torch.arange(len(texts), device=self.device).repeat_interleave(len(seeds))
-        shape = (source.shape[1] * self.flow.stream_count, *source.shape[2:])
+        shape = (source.shape[1] * self.process.stream_count, *source.shape[2:])
         noise = seeded_noise(shape, seeds * len(texts)).to(source)  # the same in any batch
         latent, calls = self.generate(source[rows], _rows(text, rows), _rows(without, rows), noise, options, watch)
         clock.lap("sampler")
-        streams = latent.to(self.dtype).chunk(self.flow.stream_count, dim=1)
+        streams = latent.to(self.dtype).chunk(self.process.stream_count, dim=1)
         mels = [self.codec.decode(stream).float() for stream in streams]
         clock.lap("decode")
         mels, choices = self.choose(mels, source_mel, mixture.shape[-1], seeds, options)
@@ -210,6 +222,13 @@ class FlowSep(nn.Module):
         settings = {**asdict(options), "device": str(self.device), "dtype": str(self.dtype).removeprefix("torch.")}
         nfe = round(calls / len(texts))
         return Separation(target, mixture - target, nfe, clock.seconds, settings, mask, choices)
+
+    def noise(self, shape: tuple[int, ...], seeds: Sequence[int], count: int, at: Sequence[int] | None) -> Tensor:
+        """Start noise of `count` rows, the candidates of a row together, (count * len(seeds), *shape)."""
+        if at is None:
+            return seeded_noise(shape, list(seeds) * count)
+        first = [position // self.noise_stride for position in at]
+        return torch.stack([noise_along(shape, seed, row) for row in first for seed in seeds])
 
     def conditions(self, texts: Sequence[str], options: SampleOptions) -> tuple[TextState, TextState | None]:
         """The queries, and what guidance leads away from: the negative query or the empty caption; None without it."""
@@ -240,46 +259,38 @@ class FlowSep(nn.Module):
         options: SampleOptions,
         watch: Watch | None = None,
     ) -> tuple[Tensor, int]:
-        """Follow the flow: latent (B, K * C, S, F) at t = 1, and the network calls, summed over the items.
+        """Follow the process: latent (B, K * C, S, F) at t = 1, and the network calls, summed over the items.
 
         source (B, C, S, F) is the mixture latent, noise (B, K * C, S, F) standard normal; `without` is the text that
         guidance leads away from, needed when it is not 1. State and time grid are float32 whatever the network's
         precision.
         """
-        if options.solver in ADAPTIVE and len(source) > 1:  # error control must not couple the items of a batch
-            rows = [slice(i, i + 1) for i in range(len(source))]
-            solved = [
-                self.generate(source[r], _rows(text, r), _rows(without, r), noise[r], options, watch) for r in rows
-            ]
-            return torch.cat([latent for latent, _ in solved]), sum(calls for _, calls in solved)
         conditioned = Counted(self.velocity(source, text))
         unconditioned = Counted(self.velocity(source, without)) if without is not None else conditioned
         velocity = guided(conditioned, unconditioned, options.guidance)
         velocity = limited(velocity, conditioned, options.guidance_interval)
         try:
-            latent = self.solve(watched(velocity, watch), start_of(source, noise, self.flow), options)
+            latent = self.solve(watched(velocity, watch), self.start(source, noise), options)
         except Stopped as stopped:
             latent = stopped.estimate
         calls = conditioned.calls + (unconditioned.calls if without is not None else 0)
         return latent, calls * len(source)
 
+    def network(self, source: Tensor, text: TextState) -> Callable[[Tensor, Tensor], Tensor]:
+        """The UNet's output as a function of time (or timestep) and state, at this mixture latent and text."""
+        return partial(call_unet, self.unet, mixture=source, text=text)
+
     def velocity(self, source: Tensor, text: TextState) -> Velocity:
-        """The network as a velocity of (t, x)."""
-        network = partial(call_unet, self.unet, mixture=source, text=text)
-        return lambda t, x: as_velocity(network(t, x), t, x, self.flow)
+        """What the network's output means: dx/dt at (t, x)."""
+        raise NotImplementedError
+
+    def start(self, source: Tensor, noise: Tensor) -> Tensor:
+        """State at t = 0 (B, K * C, S, F)."""
+        raise NotImplementedError
 
     def solve(self, velocity: Velocity, start: Tensor, options: SampleOptions) -> Tensor:
-        """State at t = 1. A target-predicting model has no velocity there: its last step is always Euler's."""
-        solver = SOLVERS[options.solver]
-        if options.solver in ADAPTIVE:
-            solver = partial(solver, rtol=options.rtol, atol=options.atol)
-        times = parse_grid(options.grid or "uniform").times(options.steps).to(start)
-        if self.flow.predict == "velocity" or options.solver == "euler":
-            return solver(velocity, start, times)
-        if options.solver in ADAPTIVE:
-            times = torch.tensor([0.0, ADAPTIVE_END, 1.0]).to(start)
-        before_last = solver(velocity, start, times[:-1]) if len(times) > 2 else start
-        return euler(velocity, before_last, times[-2:])
+        """State at t = 1, followed from the start with options as `resolve` leaves them."""
+        raise NotImplementedError
 
     def render(
         self,
@@ -296,7 +307,7 @@ class FlowSep(nn.Module):
             audio = self.vocoder.audio(mels[0].to(self.dtype), length).float()
             return audio / gain + mean, None
         residual = mels[1] if len(mels) > 1 else None
-        mask = band_mask(mels[0], residual, source_mel, self.flow.mask_exponent)
+        mask = band_mask(mels[0], residual, source_mel, self.process.mask_exponent)
         frames = length // self.mel.hop_length + 1
         mask = mask[:, :frames]
         if mask.shape[1] < frames:  # the frame after the last whole one: hold the gain
@@ -319,6 +330,76 @@ class FlowSep(nn.Module):
         """Audio (B, T) with silence up to the next multiple of frame_multiple frames. FlowSep: always 10.24 s."""
         unit = self.sampling.frame_multiple * self.mel.hop_length
         return nn.functional.pad(audio, (0, -audio.shape[-1] % unit))
+
+
+class FlowSep(LatentSeparator):
+    """A rectified flow from noise (or the mixture) to the described sound, in a mel latent. A `TextSeparator`."""
+
+    solvers = SOLVER_NAMES
+    process: FlowConfig
+
+    @property
+    def flow(self) -> FlowConfig:
+        """The flow's own name for its process."""
+        return self.process
+
+    def resolve(self, options: SampleOptions | None) -> SampleOptions:
+        """Options with the model's defaults filled in; UsageError for what does not exist or fit together.
+
+        A list as grid decides the steps. The model's own list gives way to steps that were asked for, and every grid
+        to an adaptive solver, which has none.
+        """
+        options = super().resolve(options)
+        steps = options.steps or self.sampling.steps
+        if options.solver in ADAPTIVE:
+            return replace(options, steps=steps, grid=None)
+        grid = options.grid or self.sampling.grid
+        listed = parse_grid(grid).steps
+        if listed is None:
+            return replace(options, steps=steps, grid=grid)
+        if options.steps not in (None, listed):
+            return replace(options, grid="uniform")
+        return replace(options, steps=listed, grid=grid)
+
+    def generate(
+        self,
+        source: Tensor,
+        text: TextState,
+        without: TextState | None,
+        noise: Tensor,
+        options: SampleOptions,
+        watch: Watch | None = None,
+    ) -> tuple[Tensor, int]:
+        """As `LatentSeparator.generate`; an adaptive solver takes the rows one at a time."""
+        if options.solver in ADAPTIVE and len(source) > 1:  # error control must not couple the items of a batch
+            rows = [slice(i, i + 1) for i in range(len(source))]
+            solved = [
+                self.generate(source[r], _rows(text, r), _rows(without, r), noise[r], options, watch) for r in rows
+            ]
+            return torch.cat([latent for latent, _ in solved]), sum(calls for _, calls in solved)
+        return super().generate(source, text, without, noise, options, watch)
+
+    def velocity(self, source: Tensor, text: TextState) -> Velocity:
+        """The network as a velocity of (t, x)."""
+        network = self.network(source, text)
+        return lambda t, x: as_velocity(network(t, x), t, x, self.flow)
+
+    def start(self, source: Tensor, noise: Tensor) -> Tensor:
+        """State at t = 0: noise, or the mixture latent plus noise."""
+        return start_of(source, noise, self.flow)
+
+    def solve(self, velocity: Velocity, start: Tensor, options: SampleOptions) -> Tensor:
+        """State at t = 1. A target-predicting model has no velocity there: its last step is always Euler's."""
+        solver = SOLVERS[options.solver]
+        if options.solver in ADAPTIVE:
+            solver = partial(solver, rtol=options.rtol, atol=options.atol)
+        times = parse_grid(options.grid or "uniform").times(options.steps).to(start)
+        if self.flow.predict == "velocity" or options.solver == "euler":
+            return solver(velocity, start, times)
+        if options.solver in ADAPTIVE:
+            times = torch.tensor([0.0, ADAPTIVE_END, 1.0]).to(start)
+        before_last = solver(velocity, start, times[:-1]) if len(times) > 2 else start
+        return euler(velocity, before_last, times[-2:])
 
 
 def _rows(text: TextState | None, rows: slice | Tensor) -> TextState | None:

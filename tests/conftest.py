@@ -26,7 +26,7 @@ def separator(monkeypatch) -> FakeSeparator:
 
 @pytest.fixture
 def mixture(tmp_path) -> Path:
-    """A stereo file of 2.5 s at 44.1 kHz with 16 bits."""
+    """A stereo file of 2.5 s at 44.1 kHz with 24 bits."""
     path = tmp_path / "mix.v2.wav"
-    soundfile.write(path, tone(2.5, 44100, channels=2).T.numpy(), 44100, subtype="PCM_16")
+    soundfile.write(path, tone(2.5, 44100, channels=2).T.numpy(), 44100, subtype="PCM_24")
     return path

@@ -91,7 +91,7 @@ def test_flac_has_24_bits_and_says_what_it_clips(tmp_path):
     quiet = tone(0.1, 44100)
     write_audio(tmp_path / "quiet.flac", quiet, 44100, "flac")
     torch.testing.assert_close(read_audio(tmp_path / "quiet.flac").samples, quiet, rtol=0, atol=2**-23)
-    with pytest.warns(AudioWarning, match=r"loud\.flac: peak 2\.00"):
+    with pytest.warns(AudioWarning, match=r"loud\.flac: peak \+6\.02 dBFS"):
         write_audio(tmp_path / "loud.flac", torch.tensor([[0.5, 2.0, -1.5]]), 44100, "flac")
     expected = torch.tensor([[0.5, 1.0, -1.0]])
     torch.testing.assert_close(read_audio(tmp_path / "loud.flac").samples, expected, rtol=0, atol=2**-23)

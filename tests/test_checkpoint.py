@@ -5,20 +5,19 @@ import torch
 
 from flowsep.checkpoint import find_model, list_models, load_separator, pick_device
 from flowsep.errors import DeviceError, ModelError
-from flowsep.separator import FlowSep
-from tests.tiny import MIXTURE, PAPER, tiny_separator
+from tests.tiny import DIFFUSION, MIXTURE, PAPER, tiny_separator
 
 
-@pytest.mark.parametrize("config", [PAPER, MIXTURE], ids=["paper", "mixture"])
+@pytest.mark.parametrize("config", [PAPER, MIXTURE, DIFFUSION], ids=["paper", "mixture", "diffusion"])
 def test_a_model_folder_round_trips_bit_for_bit(config, tmp_path):
     separator = tiny_separator(config)
     separator.save_pretrained(tmp_path / "model")
-    loaded = FlowSep.from_pretrained(tmp_path / "model", device="cpu")
+    loaded = type(separator).from_pretrained(tmp_path / "model", device="cpu")
     before, after = separator.state_dict(), loaded.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[key], after[key]) for key in before)
-    assert (loaded.flow, loaded.sampling, loaded.mel, loaded.name) == (
-        separator.flow, separator.sampling, separator.mel, separator.name
+    assert (loaded.process, loaded.sampling, loaded.mel, loaded.name) == (
+        separator.process, separator.sampling, separator.mel, separator.name
     )  # fmt: skip
     sound = 0.1 * torch.randn(1, 5000)
     one, two = (s.separate(sound, ["a siren"]).target for s in (separator, loaded))

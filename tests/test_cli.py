@@ -111,7 +111,8 @@ def test_unusual_but_sound_inputs_work(tmp_path, separator, capfd, rate, subtype
     assert main(["separate", str(path), "--text", "a dog", "-o", str(tmp_path), "--plot", "-q"]) == 0
     target, recording = read_audio(tmp_path / "in.a-dog.wav"), read_audio(path)
     assert target.sample_rate == rate
-    torch.testing.assert_close(target.samples, 0.5 * recording.samples, rtol=0, atol=1e-5)
+    step = 2**-7 if subtype == "PCM_U8" else 1e-5
+    torch.testing.assert_close(target.samples, 0.5 * recording.samples, rtol=0, atol=step)
 
 
 def test_digital_silence_gives_silence_and_a_warning(tmp_path, separator, capfd):
@@ -141,7 +142,24 @@ def test_a_saved_model_runs_in_both_renderings_and_says_nothing_but_where_it_run
         "--json",
         "--residual",
     ]
-    assert main([*arguments, "--render", render, "--dtype", dtype, "-o", str(tmp_path), "--device", "cpu"]) == 0
+    assert (
+        main(
+            [
+                *arguments,
+                "--render",
+                render,
+                "--dtype",
+                dtype,
+                "-o",
+                str(tmp_path),
+                "--device",
+                "cpu",
+                "--clip",
+                "float",
+            ]
+        )
+        == 0
+    )
     out, err = capfd.readouterr()
     document = json.loads(out)
     assert {"render": render, "dtype": dtype, "device": "cpu"}.items() <= document["params"].items()
@@ -155,7 +173,7 @@ def test_a_saved_model_runs_in_both_renderings_and_says_nothing_but_where_it_run
 # What is refused
 
 
-@pytest.mark.parametrize("kind", BAD)
+@pytest.mark.parametrize("kind", [kind for kind in BAD if kind != "folder"])  # a folder is searched
 def test_a_bad_input_exits_with_3_and_one_line(tmp_path, separator, capfd, kind):
     path, words = bad_inputs(tmp_path)[kind]
     code, line = failure(capfd, ["separate", path, "--text", "a dog", "-o", tmp_path / "out"])
@@ -175,7 +193,7 @@ def test_a_bad_input_exits_with_3_and_one_line(tmp_path, separator, capfd, kind)
         (["--text", "a dog", "--steps", "many"], "--steps"),
         (["--text", "a dog", "--solver", "magic"], "choose from euler, midpoint, heun, rk4, ab2, dopri5"),
         (["--text", "a dog", "--render", "magic"], "choose from mixture, vocoder"),
-        (["--text", "a dog", "--format", "mp3"], "choose from wav, flac"),
+        (["--text", "a dog", "--format", "mp4"], "choose from wav, flac"),
         (["--text", "a dog", "--dtype", "int8"], "choose from float32"),
         (["--text", "a dog", "--device", "gpu"], "choose from auto, cpu"),
         (["--text", "a dog", "--seed", "-1"], "--seed"),
@@ -318,7 +336,7 @@ def test_ctrl_c_inside_the_work_exits_with_130_and_leaves_nothing(tmp_path, mixt
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("flowsep.files.describe", interrupt)  # targets are in the staging folder already
+    monkeypatch.setattr("flowsep.files.describe_input", interrupt)  # targets are in the staging folder already
     assert main(["separate", str(mixture), "--text", "a dog", "-o", str(tmp_path / "out"), "-q"]) == 130
     out, err = capfd.readouterr()
     assert (out, err) == ("", "flowsep: interrupted\n")

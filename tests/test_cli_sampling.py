@@ -28,7 +28,7 @@ def recording(tmp_path):
         (["--grid", "sway:-1", "--solver", "adaptive_heun"], "leave --grid out"),
         (["--negative", "rain"], "guidance 1 is none; add --guidance 2"),
         (["--negative", "  ", "--guidance", "2"], "--negative is empty"),
-        (["--negative", "x" * 2000, "--guidance", "2"], "--negative has 2000 characters"),
+        (["--negative", "x" * 2000, "--guidance", "2"], "--negative has a text of 2000 characters"),
         (["--guidance-interval", "0.2,0.9"], "guidance 1 is none"),
         (["--guidance-interval", "0.2", "--guidance", "2"], "write two times, as 0.2,0.9"),
         (["--guidance-interval", "0.9,0.2", "--guidance", "2"], "must rise within 0 to 1"),

@@ -138,7 +138,7 @@ def test_a_saved_model_runs(tmp_path, mixture, capfd, verb):
 
 
 @pytest.mark.parametrize("verb", VERBS)
-@pytest.mark.parametrize("kind", BAD)
+@pytest.mark.parametrize("kind", [kind for kind in BAD if kind != "folder"])  # a folder is searched
 def test_a_bad_input_exits_with_3_and_one_line(tmp_path, separator, capfd, verb, kind):
     path, words = bad_inputs(tmp_path)[kind]
     target = tmp_path / "out" if verb in WRITING else tmp_path / "out" / "x.json"
@@ -155,7 +155,7 @@ def test_a_bad_input_exits_with_3_and_one_line(tmp_path, separator, capfd, verb,
         (["remove", "--text", "x" * 10_000], "10000 characters"),
         (["remove", "--text", "a dog", "--text", "A Dog"], "twice"),
         (["remove", "--text", "a dog", "--clip", "magic"], "choose from warn, scale"),
-        (["remove", "--text", "a dog", "--format", "mp3"], "choose from wav, flac"),
+        (["remove", "--text", "a dog", "--format", "mp4"], "choose from wav, flac"),
         (["remove", "--text", "a dog", "--steps", "0"], "--steps"),
         (["remix"], "--gain"),
         (["remix", "--gain", "a dog"], "has no '='"),

@@ -27,7 +27,7 @@ def test_misspelt_keys_and_values_are_usage_errors(override, message):
 
 
 def test_unknown_names_list_the_known():
-    with pytest.raises(UsageError, match="one of flowsep, small"):
+    with pytest.raises(UsageError, match="one of diffusionsep, flowsep, small"):
         load_config("smal")
     with pytest.raises(UsageError, match="no configuration file"):
         load_config("missing.yaml")

@@ -7,7 +7,8 @@ import torch
 
 from flowsep.audio import AudioWarning
 from flowsep.errors import ModelError
-from flowsep.longform import separate_audio, window_starts, window_weights
+from flowsep.longform import separate_audio
+from flowsep.windows import Plan, window_starts
 from tests.fakes import FakeSeparator, tone
 
 SHAPES = [  # seconds, sample rate, channels, windows of 1 s with 10 % overlap
@@ -96,8 +97,8 @@ def test_windows_are_never_longer_than_the_separators_and_cover_everything():
 
 @pytest.mark.parametrize("length", [16000, 16001, 30500, 33333, 64321])
 def test_the_weights_of_all_windows_sum_to_one_and_vanish_outside_their_window(length):
-    starts, positions = window_starts(length, 16000, 1600, 160), torch.arange(length, dtype=torch.float64)
-    weights = torch.stack([window_weights(k, starts, 16000, 1600, positions) for k in range(len(starts))])
+    plan, positions = Plan.of(FakeSeparator(), length), torch.arange(length, dtype=torch.float64)
+    starts, weights = plan.starts, torch.stack([plan.weights(k, positions) for k in range(len(plan.starts))])
     torch.testing.assert_close(weights.sum(0), torch.ones(length, dtype=torch.float64))
     for start, weight in zip(starts, weights, strict=True):
         assert not weight[positions < start].any() and not weight[positions >= start + 16000].any()
@@ -106,7 +107,7 @@ def test_the_weights_of_all_windows_sum_to_one_and_vanish_outside_their_window(l
 def test_progress_counts_every_window_and_what_it_raises_stops_the_work():
     seen: list[tuple[str, int, int]] = []
     separate_audio(FakeSeparator(), tone(2.5, 16000), 16000, ["a", "b"], progress=lambda *step: seen.append(step))
-    assert seen == [("separate", k, 3) for k in (1, 2, 3)] + [("join", 1, 2), ("join", 2, 2)]
+    assert seen == [("separate", 4, 6), ("separate", 6, 6)]  # of (window, query) pairs, four at a time
 
     def stop(stage: str, done: int, total: int) -> None:
         raise InterruptedError

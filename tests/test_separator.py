@@ -7,12 +7,12 @@ from flowsep.errors import UsageError
 from flowsep.flow.path import seeded_noise, start_of
 from flowsep.protocol import SampleOptions, TextSeparator
 from flowsep.separator import normalise
-from tests.tiny import MIXTURE, PAPER, tiny_separator
+from tests.tiny import DIFFUSION, MIXTURE, PAPER, tiny_separator
 
 TEXT = "a dog barking"
 
 
-@pytest.fixture(scope="module", params=[PAPER, MIXTURE], ids=["paper", "mixture"])
+@pytest.fixture(scope="module", params=[PAPER, MIXTURE, DIFFUSION], ids=["paper", "mixture", "diffusion"])
 def separator(request):
     return tiny_separator(request.param)
 
@@ -116,7 +116,7 @@ def test_digital_silence_stays_silent(separator):
     ("options", "message"),
     [
         (SampleOptions(steps=0), "steps must be at least 1"),
-        (SampleOptions(solver="leapfrog"), "unknown solver 'leapfrog'; choose from euler"),
+        (SampleOptions(solver="leapfrog"), "unknown solver 'leapfrog'; choose from (euler, midpoint|ddim, dpmpp2m)"),
         (SampleOptions(render="karaoke"), "unknown rendering 'karaoke'; choose from mixture, vocoder"),
     ],
 )

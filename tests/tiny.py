@@ -9,10 +9,12 @@ import numpy as np
 import soundfile
 import torch
 
+from flowsep.checkpoint import separator_class
 from flowsep.config import ModelConfig, SamplingConfig, StageConfig
 from flowsep.data.dataset import DataConfig
+from flowsep.diffusion.process import DiffusionConfig
 from flowsep.flow.path import FlowConfig
-from flowsep.separator import FlowSep
+from flowsep.separator import LatentSeparator
 from flowsep.text import TextConfig, TextEncoder, build_t5, train_tokenizer
 from flowsep.unet import UNetConfig, build_unet
 from vae.model import CodecConfig, build_codec
@@ -50,9 +52,18 @@ MIXTURE = replace(
     flow=FlowConfig(start="mixture", predict="target", streams="target+residual", sigma=0.3, sigma_min=0.0),
     sampling=SamplingConfig(steps=1, render="mixture", window_frames=256, frame_multiple=32),
 )
+# The baseline on the same parts.
+DIFFUSION = replace(
+    MIXTURE,
+    name="tiny-diffusion",
+    method="diffusion",
+    diffusion=DiffusionConfig(streams="target+residual"),
+    sampling=replace(MIXTURE.sampling, steps=3, solver="ddim"),
+    diffusion_stage=STAGE,
+)
 
 
-def tiny_separator(config: ModelConfig = MIXTURE, seed: int = 0) -> FlowSep:
+def tiny_separator(config: ModelConfig = MIXTURE, seed: int = 0) -> LatentSeparator:
     """A whole separator of this configuration with random weights."""
     torch.manual_seed(seed)
     tokenizer = train_tokenizer(
@@ -60,8 +71,9 @@ def tiny_separator(config: ModelConfig = MIXTURE, seed: int = 0) -> FlowSep:
     )
     codec = build_codec(config.codec)
     text = TextEncoder(build_t5(config.text), tokenizer, config.text)
-    unet = build_unet(config.unet, config.flow.stream_count, codec.latent_channels, config.text.d_model)
-    return FlowSep.of_parts(config, unet, codec, text, Vocoder(config.vocoder)).eval().requires_grad_(False)
+    unet = build_unet(config.unet, config.process.stream_count, codec.latent_channels, config.text.d_model)
+    built = separator_class(config.method).of_parts(config, unet, codec, text, Vocoder(config.vocoder))
+    return built.eval().requires_grad_(False)
 
 
 def write_clips(folder: Path, seconds: float = 1.5) -> Path:

@@ -18,7 +18,7 @@ from flowsep.benchmark.report import SCHEMA_VERSION
 from flowsep.benchmark.timing import Timing, count_gbyte, count_gflop, measure, peak_memory, reset_peak, synchronise
 from flowsep.errors import UsageError
 from flowsep.protocol import SampleOptions
-from flowsep.separator import FlowSep
+from flowsep.separator import LatentSeparator
 from flowsep.unet import call_unet
 from vocoder.mel import stft
 
@@ -68,7 +68,7 @@ class Whole:
 
 @torch.inference_mode()
 def benchmark_latency(
-    separator: FlowSep, name: str, work: Workload, load_seconds: float | None = None, note: Note = silent
+    separator: LatentSeparator, name: str, work: Workload, load_seconds: float | None = None, note: Note = silent
 ) -> dict[str, Any]:
     """The report: a row per stage, the sampler and the whole run; ceilings, memory, throughput and the machine.
 
@@ -117,7 +117,7 @@ def benchmark_latency(
     }
 
 
-def prepare(separator: FlowSep, work: Workload) -> tuple[Tensor, SampleOptions]:
+def prepare(separator: LatentSeparator, work: Workload) -> tuple[Tensor, SampleOptions]:
     """Random mixtures (B, T) and the options as resolved. UsageError for a length over the window."""
     longest = separator.window / separator.sample_rate
     if work.seconds is not None and work.seconds > longest:
@@ -127,7 +127,7 @@ def prepare(separator: FlowSep, work: Workload) -> tuple[Tensor, SampleOptions]:
     return mixture, separator.resolve(SampleOptions(steps=work.steps, render=work.render))
 
 
-def describe_settings(separator: FlowSep, name: str, work: Workload, options: SampleOptions) -> dict[str, Any]:
+def describe_settings(separator: LatentSeparator, name: str, work: Workload, options: SampleOptions) -> dict[str, Any]:
     """What was run and on what, as far as the separator and the workload know it."""
     return {
         "model": name,
@@ -145,7 +145,9 @@ def describe_settings(separator: FlowSep, name: str, work: Workload, options: Sa
 
 
 @torch.inference_mode()
-def run_whole(separator: FlowSep, mixture: Tensor, options: SampleOptions, repeats: int, warmup: int = WARMUP) -> Whole:
+def run_whole(
+    separator: LatentSeparator, mixture: Tensor, options: SampleOptions, repeats: int, warmup: int = WARMUP
+) -> Whole:
     """Separate mixture (B, T) again and again. Every clip of every run has a query that the text encoder never met."""
     device = separator.device
     seconds: list[float] = []
@@ -165,7 +167,7 @@ def run_whole(separator: FlowSep, mixture: Tensor, options: SampleOptions, repea
     return Whole(Timing(tuple(seconds[warmup:])), timings, found.nfe, seconds[0], peak_memory(device))
 
 
-def stages_of(separator: FlowSep, mixture: Tensor, options: SampleOptions) -> list[Stage]:
+def stages_of(separator: LatentSeparator, mixture: Tensor, options: SampleOptions) -> list[Stage]:
     """The stages of separating mixture (B, T), on the inputs that they get in a run."""
     device, dtype, batch = separator.device, separator.dtype, len(mixture)
     mel = separator.log_mel(stft(separator.pad(mixture), separator.mel))

@@ -25,7 +25,7 @@ from flowsep.benchmark.report import SCHEMA_VERSION, read_report, seconds, table
 from flowsep.benchmark.timing import Timing
 from flowsep.config import config_path
 from flowsep.errors import UsageError
-from flowsep.separator import FlowSep
+from flowsep.separator import LatentSeparator
 
 STEPS = (1, 2, 4, 10, 25, 50, 100, 200)
 TWINS = {
@@ -37,7 +37,7 @@ LEAST_REPEATS = 3  # of a row that counts as measured
 PAPER = {("flow", 10): (0.58, 0.12), ("diffusion", 50): (4.9, 0.12), ("diffusion", 100): (9.4, 0.12)}
 PAPER[("diffusion", 200)] = (18.1, 0.12)
 
-Build = Callable[[str], tuple[FlowSep, float]]  # configuration -> separator, seconds that building it took
+Build = Callable[[str], tuple[LatentSeparator, float]]  # configuration -> separator, seconds that building it took
 
 
 def families_of(config: str) -> dict[str, str]:
@@ -139,7 +139,9 @@ def resume(path: Path | None, settings: dict[str, Any]) -> dict[str, Any] | None
     return report
 
 
-def matrix_row(separator: FlowSep, family: str, steps: int, work: Workload, budget: float, base: dict[str, Any]) -> Row:
+def matrix_row(
+    separator: LatentSeparator, family: str, steps: int, work: Workload, budget: float, base: dict[str, Any]
+) -> Row:
     """Measured if it fits into `budget` seconds, otherwise extrapolated from the stages in `base`."""
     rows = {row["name"]: row for row in base["rows"]}
     calls = steps * base["settings"]["nfe"] // base["settings"]["steps"]

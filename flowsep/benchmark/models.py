@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flowsep.checkpoint import separator_class
 from flowsep.config import ModelConfig
-from flowsep.separator import FlowSep
+from flowsep.separator import LatentSeparator
 from flowsep.text import TextEncoder, build_t5
 from flowsep.unet import build_unet
 from vae.model import build_codec
@@ -27,28 +28,18 @@ class RandomTokens:
         return {name: torch.ones(len(texts), self.length, dtype=torch.long) for name in ("input_ids", "attention_mask")}
 
 
-def class_of(config: ModelConfig) -> tuple[type[FlowSep], Any]:
-    """Which class a configuration describes, and the block that says how the target latent is made."""
-    if getattr(config, "method", "flow") == "flow":
-        return FlowSep, config.flow
-    from flowsep.checkpoint import separator_class
-
-    return separator_class(config.method), config.process
-
-
-def random_separator(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> FlowSep:
+def random_separator(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> LatentSeparator:
     """A whole model of this configuration with random weights, the same ones each time."""
     torch.manual_seed(0)
-    separator_class, process = class_of(config)
     codec = build_codec(config.codec)
-    unet = build_unet(config.unet, process.stream_count, codec.latent_channels, config.text.d_model)
+    unet = build_unet(config.unet, config.process.stream_count, codec.latent_channels, config.text.d_model)
     tokens = config.text.max_length if config.text.pad_to_max else TOKENS
     text = TextEncoder(build_t5(config.text), RandomTokens(tokens), config.text)
-    separator = separator_class.of_parts(config, unet, codec, text, Vocoder(config.vocoder))
+    separator = separator_class(config.method).of_parts(config, unet, codec, text, Vocoder(config.vocoder))
     return separator.to(device, dtype).eval().requires_grad_(False)
 
 
-def compile_parts(separator: FlowSep, mode: str) -> None:
+def compile_parts(separator: LatentSeparator, mode: str) -> None:
     """Compile UNet, VAE and vocoder in place, for fixed shapes; the work is done at their first call.
 
     `mode` is the UNet's, which runs at every step; the others run once and are compiled plainly. With reduce-overhead

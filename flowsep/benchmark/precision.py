@@ -15,7 +15,7 @@ from flowsep.benchmark.models import compile_parts
 from flowsep.benchmark.report import SCHEMA_VERSION, table
 from flowsep.errors import UsageError
 from flowsep.protocol import SampleOptions
-from flowsep.separator import FlowSep, normalise
+from flowsep.separator import LatentSeparator, normalise
 from flowsep.text import TextState
 from flowsep.unet import call_unet
 from vocoder.mel import log_mel, stft
@@ -51,7 +51,7 @@ def parse_variants(text: str) -> list[Variant]:
 
 @torch.inference_mode()
 def compare_precision(
-    build: Callable[[torch.dtype], FlowSep],
+    build: Callable[[torch.dtype], LatentSeparator],
     name: str,
     variants: Sequence[Variant],
     work: Workload,
@@ -97,7 +97,7 @@ def compare_precision(
     }
 
 
-def inputs_of(separator: FlowSep, mixture: Tensor) -> Outputs:
+def inputs_of(separator: LatentSeparator, mixture: Tensor) -> Outputs:
     """What the stages are given: log-mel, mixture latent, text state, a state on the way and a latent to decode."""
     mel = separator.log_mel(stft(separator.pad(normalise(mixture)[0]), separator.mel))
     source = separator.codec.encode(mel)
@@ -107,7 +107,7 @@ def inputs_of(separator: FlowSep, mixture: Tensor) -> Outputs:
     return {"mel": mel, "source": source, "hidden": text.hidden, "mask": text.mask, "state": noise.to(source)}
 
 
-def outputs_of(separator: FlowSep, inputs: Outputs, mixture: Tensor, options: SampleOptions) -> Outputs:
+def outputs_of(separator: LatentSeparator, inputs: Outputs, mixture: Tensor, options: SampleOptions) -> Outputs:
     """Each stage's output in float32 on the CPU, and the target waveform of the whole run."""
     mel, dtype = inputs["mel"].to(separator.dtype), separator.dtype
     text = TextState(inputs["hidden"].to(dtype), inputs["mask"].to(dtype))

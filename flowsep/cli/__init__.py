@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from flowsep import __version__
-from flowsep.errors import DeviceError, FlowSepError, InputError
+from flowsep.errors import DeviceError, FlowSepError, InputError, is_out_of_memory
 
 # Command name -> where it lives ("module:attribute", a function or a typer app) and its line in the help.
 COMMANDS = {
@@ -21,18 +21,19 @@ COMMANDS = {
     "remove": ("flowsep.cli.remove:remove", "Write recordings without described sounds."),
     "remix": ("flowsep.cli.remix:remix", "Turn described sounds up, down or away."),
     "segments": ("flowsep.cli.segments:segments", "Say when a described sound is active."),
+    "replay": ("flowsep.cli.replay:replay", "Make an output again from its JSON file, bit for bit."),
     "demo": ("flowsep.cli.demo:demo", "Build an example mixture, separate it, and show what comes out."),
     "doctor": ("flowsep.cli.doctor:doctor", "Say what is installed, what works and what is in the way."),
     "convert": ("flowsep.cli.convert:app", "Turn an official checkpoint into a model folder."),
-    "train": ("flowsep.cli.train:app", "Train the VAE, the flow or the vocoder."),
+    "train": ("flowsep.cli.train:app", "Train a model, stage by stage."),
     "evaluate": ("flowsep.cli.evaluate:evaluate", "Measure a model on a list of mixtures."),
     "recipe": ("flowsep.cli.recipe:recipe", "Draw a fixed list of mixtures for evaluate."),
+    "models": ("flowsep.cli.models:models", "List every separator and what it needs."),
     "tune-steps": ("flowsep.cli.tune_steps:tune_steps", "Search the times of few steps on a list of mixtures."),
     "export": ("flowsep.cli.export:export", "Assemble a small float16 model folder from trained parts."),
-    "benchmark": ("flowsep.cli.benchmark:app", "Measure latency, precision and solvers."),
+    "benchmark": ("flowsep.cli.benchmark:app", "Measure latency, precision, and quality against steps."),
 }
 VERBOSE = ("-v", "--verbose")
-NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -125,8 +126,8 @@ def explain(error: Exception) -> tuple[str, int]:
         return f"{one_line(error.format_message()).rstrip('.')}; --help shows the usage", error.exit_code
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror or type(error).__name__}; check the path", InputError.exit_code
-    if isinstance(error, MemoryError) or any(phrase in str(error).lower() for phrase in NO_MEMORY):
-        advice = "give fewer --text, --candidates or files at once, --dtype bfloat16, or another --device"
+    if is_out_of_memory(error):
+        advice = "use smaller batches (--max-memory for recordings), --dtype bfloat16, or another --device"
         return f"out of memory; {advice}", DeviceError.exit_code
     return f"{type(error).__name__}: {one_line(error)} (run again with -v for the traceback)", 1
 

@@ -1,4 +1,4 @@
-"""`flowsep benchmark latency|precision|solvers`."""
+"""`flowsep benchmark latency|precision|solvers|steps|show`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import typer
 if TYPE_CHECKING:
     import torch
 
-    from flowsep.separator import FlowSep
+    from flowsep.separator import LatentSeparator
 
-app = typer.Typer(help="Measure latency, precision and solvers.", no_args_is_help=True)
+app = typer.Typer(help="Measure latency, precision, and quality against steps.", no_args_is_help=True)
 
 DTYPES = ("float32", "bfloat16", "float16")
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
@@ -22,7 +22,7 @@ COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
 
 @app.callback()
 def benchmark() -> None:
-    """Measure latency, precision and solvers."""
+    """Measure latency, precision, and quality against steps."""
 
 
 @app.command()
@@ -101,7 +101,7 @@ def raise_usage(message: str) -> None:
 
 def check(dtype: str, compile_mode: str, render: str | None, device: str, budget: float) -> None:
     """UsageError for what does not exist, before torch is imported."""
-    from flowsep.cli.separate import check_device
+    from flowsep.cli.options import check_device
     from flowsep.options import check_choice
     from flowsep.protocol import RENDERINGS
 
@@ -148,16 +148,19 @@ class Builder:
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
         self.device, self.dtype = device, dtype
 
-    def __call__(self, config: str, model: str | None = None) -> tuple[FlowSep, float]:
+    def __call__(self, config: str, model: str | None = None) -> tuple[LatentSeparator, float]:
         """The model of a folder or name where one is given, otherwise the configuration with random weights."""
         from flowsep.benchmark.models import random_separator
         from flowsep.benchmark.timing import synchronise
         from flowsep.checkpoint import load_separator
         from flowsep.config import load_config
+        from flowsep.masks.separator import MaskSeparator
 
         started = time.perf_counter()
         if model is not None:
             separator = load_separator(model, str(self.device), self.dtype)
+            if isinstance(separator, MaskSeparator):
+                raise_usage("the stages are FlowSep's; `flowsep evaluate` gives a mask separator's seconds per mixture")
         else:
             separator = random_separator(load_config(config), self.device, self.dtype)
         synchronise(self.device)
@@ -233,3 +236,70 @@ def show(report: Annotated[Path, typer.Argument(help="JSON of latency, latency -
     lines = {"latency": latency_lines, "latency-matrix": matrix_lines, "precision": precision_lines}
     found = read_report(report, tuple(lines))
     typer.echo("\n".join(lines[found["kind"]](found)))
+
+
+@app.command()
+def steps(
+    models: Annotated[str, typer.Option("--models", help="Names or folders: small,mine=runs/mine/model.")],
+    recipe: Annotated[Path, typer.Option("--recipe", help="CSV of fixed mixtures (flowsep recipe draws one).")],
+    data: Annotated[Path, typer.Option("--data", help="Folder that the recipe's clip paths start from.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of the report; resumes there.")],
+    counts: Annotated[str, typer.Option("--steps", help="Step counts.")] = "1,2,4,10,25,50,100,200",
+    solvers: Annotated[
+        str | None, typer.Option("--solvers", help="Such as euler,ddim; each model takes its own. [default: its own]")
+    ] = None,
+    guidance: Annotated[float, typer.Option("--guidance")] = 1.0,
+    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+    limit: Annotated[int | None, typer.Option("--limit", help="Only the first so many mixtures.", min=1)] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+) -> None:
+    """Quality, network calls and seconds of models at several step counts, over the same mixtures.
+
+    Writes steps.json, steps.md and two plots into DIR, and prints the table. The same command again goes on where it
+    was interrupted; more steps, solvers, models or mixtures are added to what is there.
+    """
+    from flowsep.atomic import refuse_unwritable
+    from flowsep.benchmark.steps_options import Study, parse_models, parse_solvers, parse_steps
+    from flowsep.cli.batch import silence_libraries
+    from flowsep.cli.options import check_device
+    from flowsep.evaluation.recipe import read_recipe
+    from flowsep.options import check_options
+    from flowsep.protocol import SampleOptions
+
+    check_device(device)
+    check_options(SampleOptions(guidance=guidance))
+    named = parse_models(models)
+    study = Study(named, parse_steps(counts), parse_solvers(solvers, list(named)), seed, guidance, device)
+    refuse_unwritable(output)
+    rows = read_recipe(recipe)[:limit]
+    from flowsep.benchmark.steps import run_study
+    from flowsep.benchmark.steps_report import table, write_results
+
+    silence_libraries(quiet)
+    report = run_study(study, rows, recipe, data, output, quiet)
+    write_results(report, output)
+    typer.echo(table(report))
+
+
+@app.command()
+def seams(
+    mix: Annotated[Path, typer.Argument(metavar="MIX", readable=False, help="A recording of several windows.")],
+    text: Annotated[str, typer.Option("--text", help="What to separate, in words.")],
+    model: Annotated[str, typer.Option("--model", help="Name, folder or hub id of a model.")] = "small",
+    device: Annotated[str, typer.Option("--device")] = "auto",
+) -> None:
+    """How far the gain jumps where windows were joined, against elsewhere, as JSON.
+
+    Jumps are in dB over 50 ms and over 0.5 s; a rank is the share of other places that jump less: 0.5 is chance, and
+    what cannot be heard as a seam.
+    """
+    import json
+
+    from flowsep.checkpoint import load_separator
+    from flowsep.evaluation.seams import seams_of_recording
+    from flowsep.media import open_media
+
+    recording = open_media(mix)
+    report = seams_of_recording(load_separator(model, device), recording, text)
+    typer.echo(json.dumps({"recording": str(mix), "model": model, **report}, indent=2))

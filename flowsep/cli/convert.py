@@ -61,3 +61,46 @@ def official(
     from flowsep.convert.official import convert_official
 
     print(convert_official(checkpoint, out, vocoder, lambda line: print(line, file=sys.stderr), overwrite))
+
+
+MaskCheckpoint = Annotated[Path, typer.Argument(help="The published file, torch or safetensors.")]
+Out = Annotated[Path, typer.Argument(help="Model folder to write.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a model folder that is there.")]
+
+
+@app.command()
+def audiosep(checkpoint: MaskCheckpoint, out: Out, overwrite: Overwrite = False) -> None:
+    """Turn AudioSep's checkpoint (audiosep_base_4M_steps.ckpt) into a model folder."""
+    run_masks("audiosep", checkpoint, out, overwrite)
+
+
+@app.command()
+def dcase(checkpoint: MaskCheckpoint, out: Out, overwrite: Overwrite = False) -> None:
+    """Turn the DCASE 2024 Task 9 baseline's checkpoint into a model folder."""
+    run_masks("dcase", checkpoint, out, overwrite)
+
+
+@app.command()
+def uss(
+    checkpoint: MaskCheckpoint,
+    out: Out,
+    labels: Annotated[
+        Path | None, typer.Option(help="AudioSet's class_labels_indices.csv: then classes are asked for by name.")
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Turn a checkpoint of Universal Source Separation into a model folder."""
+    run_masks("uss", checkpoint, out, overwrite, labels)
+
+
+@app.command()
+def lassnet(checkpoint: MaskCheckpoint, out: Out, overwrite: Overwrite = False) -> None:
+    """Turn LASS-Net's checkpoint (LASSNet.pt) into a model folder."""
+    run_masks("lassnet", checkpoint, out, overwrite)
+
+
+def run_masks(system: str, checkpoint: Path, out: Path, overwrite: bool, labels: Path | None = None) -> None:
+    """Convert a mask separator and print where it is; what is found goes to stderr."""
+    from flowsep.convert.masks import convert_masker
+
+    print(convert_masker(system, checkpoint, out, lambda line: print(line, file=sys.stderr), overwrite, labels))

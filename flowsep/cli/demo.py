@@ -25,7 +25,8 @@ def demo(
 
     The two sounds are synthesised by this project. Outputs of an earlier demo in the folder are replaced.
     """
-    from flowsep.cli.separate import check_device, silence_libraries
+    from flowsep.cli.batch import silence_libraries
+    from flowsep.cli.options import check_device
 
     check_device(device)
     print("Mixing two sounds synthesised by this project (no recordings) and separating them ...", file=sys.stderr)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,7 +13,9 @@ from flowsep.flow.grids import GRID_HELP
 def evaluate(
     recipe: Annotated[Path, typer.Option("--recipe", help="CSV of fixed mixtures (see flowsep/evaluation/recipe.py).")],
     data: Annotated[Path, typer.Option("--data", help="Folder that the recipe's clip paths start from.")],
-    model: Annotated[str, typer.Option("--model", help="Shipped name, folder or hub id.")] = "small",
+    model: Annotated[
+        str, typer.Option("--model", help="Shipped name, folder or hub id; several, mixture, oracle: a table of them.")
+    ] = "small",
     steps: Annotated[
         int | None, typer.Option("--steps", help="Solver steps; the model's default if not given.")
     ] = None,
@@ -40,7 +42,7 @@ def evaluate(
     import json
 
     from flowsep.atomic import refuse_unwritable
-    from flowsep.checkpoint import load_separator, write_json
+    from flowsep.checkpoint import load_separator, solver_names, write_json
     from flowsep.evaluation.oracle import oracle_lines, oracle_recipe
     from flowsep.evaluation.recipe import read_recipe
     from flowsep.evaluation.run import evaluate_recipe, summary_lines
@@ -49,18 +51,32 @@ def evaluate(
 
     interval = None if guidance_interval is None else parse_interval(guidance_interval)
     options = SampleOptions(steps, solver, guidance, seed, render, rtol, atol, grid, interval, negative, candidates)
-    check_options(options)
+    check_options(options, solver_names(model))
     if output is not None:
         refuse_unwritable(output.parent)
     rows = read_recipe(recipe)[:limit]
-    if oracle:
+    if "," in model or model in ("mixture", "oracle"):
+        from flowsep.evaluation.compare import evaluate_systems, leaderboard_lines
+
+        report = evaluate_systems(model.split(","), rows, data, options, recipe.name, device, quiet)
+        lines = leaderboard_lines(report)
+    elif oracle:
         report = oracle_recipe(rows, data, recipe.name)
+        lines = oracle_lines(report)
     else:
         separator = load_separator(model, device)
         report = evaluate_recipe(separator, rows, data, options, model=model, recipe=recipe.name, quiet=quiet)
+        lines = summary_lines(report)
     if output is not None:
         write_json(output, report)
     if json_out:
-        typer.echo(json.dumps({key: value for key, value in report.items() if key != "items"}))
+        typer.echo(json.dumps(without_items(report)))
     else:
-        typer.echo("\n".join(oracle_lines(report) if oracle else summary_lines(report)))
+        typer.echo("\n".join(lines))
+
+
+def without_items(report: dict[str, Any]) -> dict[str, Any]:
+    """A report, or one of several systems, without its figures of single mixtures."""
+    if "systems" in report:
+        report = {**report, "systems": {name: without_items(one) for name, one in report["systems"].items()}}
+    return {key: value for key, value in report.items() if key != "items"}

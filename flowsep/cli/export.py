@@ -9,7 +9,7 @@ import typer
 
 
 def export(
-    model: Annotated[Path, typer.Argument(help="Model folder written by `flowsep train flow`.")],
+    model: Annotated[Path, typer.Argument(help="Model folder written by `flowsep train flow`, `diffusion` or `mask`.")],
     output: Annotated[Path, typer.Argument(help="Folder to write.")],
     vocoder: Annotated[
         Path | None, typer.Option("--vocoder", help="Folder written by `flowsep train vocoder`.")
@@ -28,20 +28,25 @@ def export(
     import torch
 
     from flowsep.checkpoint import load_separator, read_json
-    from flowsep.errors import InputError
+    from flowsep.errors import InputError, UsageError
+    from flowsep.masks.separator import MaskSeparator
     from vocoder.model import Vocoder
 
     if output.exists() and not overwrite:
         raise InputError(f"{output} exists; give another name or --overwrite")
     separator = load_separator(model, "cpu")
-    if vocoder is not None:
-        separator.vocoder = Vocoder.from_pretrained(vocoder)
-    separator.sampling = replace(
-        separator.sampling,
-        steps=steps or separator.sampling.steps,
-        window_frames=window or separator.sampling.window_frames,
-    )
-    separator.flow = replace(separator.flow, mask_exponent=exponent or separator.flow.mask_exponent)
+    if isinstance(separator, MaskSeparator):
+        if any(value is not None for value in (vocoder, steps, exponent, window)):
+            raise UsageError("a mask separator has no vocoder, steps, exponent or mel frames; leave them out")
+    else:
+        if vocoder is not None:
+            separator.vocoder = Vocoder.from_pretrained(vocoder)
+        separator.sampling = replace(
+            separator.sampling,
+            steps=steps or separator.sampling.steps,
+            window_frames=window or separator.sampling.window_frames,
+        )
+        separator.process = replace(separator.process, mask_exponent=exponent or separator.process.mask_exponent)
     training = read_json(model / "training.json") if (model / "training.json").is_file() else None
     separator.to(torch.float32 if float32 else torch.float16).save_pretrained(output, training)
     size = sum(file.stat().st_size for file in output.rglob("*.safetensors"))

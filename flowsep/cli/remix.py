@@ -2,79 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Mapping
+from dataclasses import replace
+from operator import attrgetter
+from typing import Annotated, Any
 
 import typer
 
 from flowsep.cli import options as flags
-from flowsep.cli.separate import Batch
-from flowsep.gains import MixSettings, check_gains, in_words, parse_decibels, parse_gains
-from flowsep.naming import MixJob, plan_mixes, refuse_outputs
-
-if TYPE_CHECKING:
-    from flowsep.audio import Audio
-    from flowsep.longform import Progress
+from flowsep.cli.batch import Batch
+from flowsep.collect import check_video, collect, need_queries
+from flowsep.gains import MUTE, check_gains, in_words, parse_decibels, parse_gains
+from flowsep.naming import MixJob, plan_mixes
+from flowsep.requests import mix_request
 
 
+@flags.spread
 def remix(
     context: typer.Context,
-    mix: flags.Mixes,
+    sampling: flags.Sampling,
+    stretch: flags.Stretch,
+    running: flags.Running,
+    files: flags.Files,
+    mix: flags.Mixes = None,
     gain: Annotated[
-        list[str], typer.Option(metavar="TEXT=DB", help='"dog barking=-12", "speech=+3" or "hum=mute". Repeat it.')
-    ],
+        list[str] | None,
+        typer.Option(metavar="TEXT=DB", help='"dog barking=-12", "speech=+3" or "hum=mute". Repeat it.'),
+    ] = None,
     rest: Annotated[str, typer.Option(metavar="DB", help="Gain of all else in dB, or mute.")] = "0",
-    steps: flags.Steps = None,
-    solver: flags.Solver = None,
-    guidance: flags.Guidance = 1.0,
-    seed: flags.Seed = 0,
-    rtol: flags.Rtol = 1e-3,
-    atol: flags.Atol = 1e-3,
-    model: flags.Model = "small",
-    render: flags.Render = None,
-    device: flags.Device = "auto",
-    dtype: flags.Dtype = None,
-    output: flags.Output = Path("."),
-    format: flags.Format = "wav",
-    clip: flags.Clip = "warn",
-    as_json: flags.AsJson = False,
-    overwrite: flags.Overwrite = False,
-    quiet: flags.Quiet = False,
 ) -> None:
     """Turn described sounds up, down or away.
 
     For each MIX it writes {name}.remix-{gains}.wav and a JSON file with every setting. The described sounds and the
-    rest add up to the input exactly, so gains of 0 dB change nothing. Outputs keep the rate, channels and length of
-    the input. Paths go to stdout, all else to stderr.
+    rest add up to the input exactly, so gains of 0 dB change nothing. Outputs keep the rate, channels, length and bit
+    depth of the input. Paths go to stdout, all else to stderr.
     """
-    gains, others = parse_gains(gain), parse_decibels(rest, "--rest")
-    check_gains(gains, others)
-    flags.check_run(device, dtype, format, clip)
-    options = flags.checked_options(steps, solver, guidance, seed, render, rtol, atol)
-    names = [*gains.items(), *([("rest", others)] if others != 0 else [])]
-    name = " ".join(["remix", *(f"{text} {in_words(value)}" for text, value in names)])
-    batch = MixBatch(model, device, dtype, options, format, overwrite, as_json, quiet, verbose=bool(context.obj))
-    batch.settings = MixSettings("remix", gains, others, clip)
-    batch.run_all(mix, name, output)
+    gains, others = parse_gains(gain or []), parse_decibels(rest, "--rest")
+
+    def name_of(wanted: Mapping[str, float]) -> str:
+        names = [*wanted.items(), *([("rest", others)] if others != 0 else [])]
+        return " ".join(["remix", *(f"{text} {in_words(value)}" for text, value in names)])
+
+    run_mixes("remix", (sampling, stretch, running, files), mix, gains, others, name_of, bool(context.obj))
 
 
-@dataclass
-class MixBatch(Batch):
-    """Several files remixed or relieved of sounds with the same gains."""
+def run_mixes(
+    verb: str, groups: tuple[Any, ...], mix: Any, gains: dict[str, float], rest: float, name_of: Any, verbose: bool
+) -> None:
+    """Check the flags of the four groups, plan {stem}.{name} for every source, and remix them or remove sounds."""
+    sampling, stretch, running, files = groups
+    running.check()
+    settings = flags.file_settings(sampling, stretch, running, files)
+    naming = files.naming()
+    sources = collect(mix or [], files.recursive, files.manifest)
+    if verb == "remove":
+        sources = [replace(source, gains=dict.fromkeys(source.texts, MUTE)) for source in sources]
+    need_queries(sources, gains, attrgetter("gains"), "--text" if verb == "remove" else "--gain")
+    if files.video:
+        check_video(sources, settings.start > 0 or settings.end is not None)
+    jobs = plan_mixes(sources, gains, name_of, naming, files.video)
+    for job in jobs:
+        check_gains(job.gains, rest)
 
-    settings: MixSettings = field(default_factory=lambda: MixSettings("remix", {}))
-
-    def run_all(self, sources: Sequence[Path], name: str, folder: Path) -> None:
-        """Plan {stem}.{name} for every source, refuse what cannot be written, then process them."""
-        jobs = plan_mixes(sources, list(self.settings.gains), name, folder, self.format)
-        refuse_outputs(jobs, self.overwrite)
-        self.run(jobs)
-
-    def work(self, job: MixJob, audio: Audio, progress: Progress) -> list[dict[str, Any]]:
-        """Remix one file."""
+    def work(loaded: Any, job: MixJob, recording: Any, *about: Any) -> list[dict[str, Any]]:
         from flowsep.remix_files import remix_file
 
-        settings = (self.settings, self.options, self.format, self.overwrite)
-        return [remix_file(self.loaded, job, audio, *settings, progress)]
+        return [remix_file(loaded, job, recording, verb, rest, *about)]
+
+    def requests(job: MixJob) -> list[dict[str, Any]]:
+        return [mix_request(job, verb, rest, settings)]
+
+    Batch(work, requests, settings, files, running, verbose=verbose).run(jobs)

@@ -2,47 +2,37 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+from collections.abc import Mapping
 
 import typer
 
 from flowsep.cli import options as flags
-from flowsep.cli.remix import MixBatch
-from flowsep.gains import MUTE, MixSettings, refuse_twice, tidied
+from flowsep.cli.remix import run_mixes
+from flowsep.gains import MUTE, refuse_twice, tidied
 
 
+@flags.spread
 def remove(
     context: typer.Context,
-    mix: flags.Mixes,
-    text: Annotated[list[str], typer.Option(help="What to remove, in words. Repeat it for several sounds.")],
-    steps: flags.Steps = None,
-    solver: flags.Solver = None,
-    guidance: flags.Guidance = 1.0,
-    seed: flags.Seed = 0,
-    rtol: flags.Rtol = 1e-3,
-    atol: flags.Atol = 1e-3,
-    model: flags.Model = "small",
-    render: flags.Render = None,
-    device: flags.Device = "auto",
-    dtype: flags.Dtype = None,
-    output: flags.Output = Path("."),
-    format: flags.Format = "wav",
-    clip: flags.Clip = "warn",
-    as_json: flags.AsJson = False,
-    overwrite: flags.Overwrite = False,
-    quiet: flags.Quiet = False,
+    sampling: flags.Sampling,
+    stretch: flags.Stretch,
+    running: flags.Running,
+    files: flags.Files,
+    mix: flags.Mixes = None,
+    text: flags.Texts = None,
 ) -> None:
     """Write recordings without the described sounds.
 
     For each MIX it writes {name}.without-{texts}.wav and a JSON file with every setting. For one text that is the
-    residual of separate. Outputs keep the rate, channels and length of the input. Paths go to stdout, all else to
-    stderr.
+    residual of separate. Outputs keep the rate, channels, length and bit depth of the input. Paths go to stdout, all
+    else to stderr.
     """
-    texts = [tidied(one, "--text") for one in text]
+    texts = [tidied(one, "--text") for one in text or []]
     refuse_twice(texts, "--text")
-    flags.check_run(device, dtype, format, clip)
-    options = flags.checked_options(steps, solver, guidance, seed, render, rtol, atol)
-    batch = MixBatch(model, device, dtype, options, format, overwrite, as_json, quiet, verbose=bool(context.obj))
-    batch.settings = MixSettings("remove", dict.fromkeys(texts, MUTE), clip=clip)
-    batch.run_all(mix, " and ".join(["without " + texts[0], *texts[1:]]), output)
+
+    def name_of(wanted: Mapping[str, float]) -> str:
+        first, *others = wanted
+        return " and ".join([f"without {first}", *others])
+
+    groups = (sampling, stretch, running, files)
+    run_mixes("remove", groups, mix, dict.fromkeys(texts, MUTE), 0.0, name_of, bool(context.obj))

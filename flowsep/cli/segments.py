@@ -9,56 +9,50 @@ from typing import Annotated
 import typer
 
 from flowsep.cli import options as flags
-from flowsep.cli.separate import bar, load_aloud, warn_truncated
 from flowsep.errors import UsageError
 from flowsep.gains import refuse_twice, tidied
 
 SUFFIXES = (".json", ".csv", ".txt")
 
 
+@flags.spread
 def segments(
     mix: Annotated[Path, typer.Argument(metavar="MIX", readable=False, help="An audio file: wav, flac, mp3, ...")],
-    text: Annotated[list[str], typer.Option(help="What to look for, in words. Repeat it for several sounds.")],
+    sampling: flags.Sampling,
+    stretch: flags.Stretch,
+    running: flags.Running,
+    text: flags.Texts = None,
     share: Annotated[float, typer.Option(min=0, help="Active down to so many dB below the mixture.")] = 10.0,
     range: Annotated[float, typer.Option(min=0, help="And to so many dB below the sound's own loudest moment.")] = 30.0,
     min_duration: Annotated[float, typer.Option(min=0, help="Drop what is shorter, in seconds.")] = 0.1,
     merge_gap: Annotated[float, typer.Option(min=0, help="Close gaps that are shorter, in seconds.")] = 0.2,
-    steps: flags.Steps = None,
-    solver: flags.Solver = None,
-    guidance: flags.Guidance = 1.0,
-    seed: flags.Seed = 0,
-    rtol: flags.Rtol = 1e-3,
-    atol: flags.Atol = 1e-3,
-    model: flags.Model = "small",
-    render: flags.Render = None,
-    device: flags.Device = "auto",
-    dtype: flags.Dtype = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", readable=False, help=".json, .csv or .txt (Audacity labels)."),
     ] = None,
     overwrite: flags.Overwrite = False,
-    quiet: flags.Quiet = False,
 ) -> None:
     """Say when described sounds are active in a recording.
 
     JSON goes to stdout; with -o a file is written instead and its path printed. Times are in seconds.
     """
-    texts = [tidied(one, "--text") for one in text]
+    texts = [tidied(one, "--text") for one in flags.needed(text)]
     refuse_twice(texts, "--text")
-    flags.check_run(device, dtype)
-    options = flags.checked_options(steps, solver, guidance, seed, render, rtol, atol)
+    running.check()
+    settings = flags.file_settings(sampling, stretch, running)
     check_output(output, mix, overwrite)
     from flowsep.activity import SegmentRule
-    from flowsep.audio import read_audio
+    from flowsep.cli.batch import bar, load_aloud, open_stretch, rows_for, warn_truncated
+    from flowsep.media import open_media
     from flowsep.segment_files import describe_segments, formatted, write_segments
 
     rule = SegmentRule(share, range, min_duration, merge_gap)
-    audio = read_audio(mix)
-    loaded = load_aloud(model, device, dtype, quiet)
+    recording, facts = open_stretch(open_media(mix), settings)
+    loaded = load_aloud(running)
     warn_truncated(loaded.separator, texts)
-    with bar(mix.name, quiet) as progress:
-        document = describe_segments(loaded, audio, texts, rule, options, progress)
+    settings = rows_for(loaded, running, settings, recording, len(texts))
+    with bar(mix.name, running.quiet) as progress:
+        document = describe_segments(loaded, recording, texts, rule, settings, progress, facts)
     if output is None:
         sys.stdout.write(formatted(document, ".json"))
         return

@@ -1,4 +1,4 @@
-"""`flowsep train text|vae|flow|vocoder CONFIG [key=value ...]`."""
+"""`flowsep train text|vae|flow|diffusion|vocoder|mask CONFIG [key=value ...]`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,18 @@ import typer
 
 app = typer.Typer(help="Train a model, stage by stage.", no_args_is_help=True)
 
-Config = Annotated[str, typer.Argument(help="A YAML file, or the name of one in configs/ (small, flowsep).")]
+Config = Annotated[str, typer.Argument(help="A YAML file, or the name of one in configs/ (small, flowsep, ...).")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Changes such as flow_stage.steps=1000.")]
 Data = Annotated[Path, typer.Option("--data", help="Manifest CSV, or a folder of clips named by class.")]
 Run = Annotated[Path, typer.Option("--run", help="Folder of checkpoints, logs and the result; an old run is resumed.")]
+Codec = Annotated[Path | None, typer.Option("--vae", help="Folder written by `flowsep train vae`.")]
+SavedVocoder = Annotated[Path | None, typer.Option("--vocoder", help="Saved vocoder to include in the model.")]
+Text = Annotated[
+    Path | None, typer.Option("--text", help="Folder written by `flowsep train text`, or a model (small).")
+]
+Start = Annotated[
+    Path | None, typer.Option("--from", help="A model to go on from: your sounds on top of what it knows (small).")
+]
 Minutes = Annotated[float | None, typer.Option("--max-minutes", help="Stop (and save) after so long.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
 
@@ -31,6 +39,9 @@ def text(
         Path | None,
         typer.Option("--tokenizer", help="Folder of a tokenizer to use; none: one is trained on the captions."),
     ] = None,
+    teacher: Annotated[
+        Path | None, typer.Option("--teacher", help="Folder of a sentence encoder to learn meanings from.")
+    ] = None,
     max_minutes: Minutes = None,
     quiet: Quiet = False,
 ) -> None:
@@ -39,7 +50,7 @@ def text(
     from flowsep.training.recipes import train_text
 
     settings = load_config(config, overrides or ())
-    typer.echo(train_text(settings, data, run, captions, tokenizer, max_minutes, quiet))
+    typer.echo(train_text(settings, data, run, captions, tokenizer, teacher, max_minutes, quiet))
 
 
 @app.command()
@@ -66,23 +77,41 @@ def flow(
     *,
     data: Data,
     run: Run,
-    vae: Annotated[Path | None, typer.Option("--vae", help="Folder written by `flowsep train vae`.")] = None,
-    vocoder: Annotated[Path | None, typer.Option("--vocoder", help="Saved vocoder to include in the model.")] = None,
-    text: Annotated[
-        Path | None, typer.Option("--text", help="Folder written by `flowsep train text`, or a model (small).")
-    ] = None,
-    start: Annotated[
-        Path | None, typer.Option("--from", help="A model to go on from: your sounds on top of what it knows (small).")
-    ] = None,
+    vae: Codec = None,
+    vocoder: SavedVocoder = None,
+    text: Text = None,
+    start: Start = None,
     max_minutes: Minutes = None,
     quiet: Quiet = False,
 ) -> None:
-    """The UNet; writes the model folder RUN/model."""
+    """The UNet of a flow; writes the model folder RUN/model."""
     from flowsep.config import load_config
     from flowsep.training.recipes import train_flow
 
     settings = load_config(config, overrides or ())
     typer.echo(train_flow(settings, data, run, vae, vocoder, text, start, max_minutes, quiet))
+
+
+@app.command()
+def diffusion(
+    config: Config,
+    overrides: Overrides = None,
+    *,
+    data: Data,
+    run: Run,
+    vae: Codec = None,
+    vocoder: SavedVocoder = None,
+    text: Text = None,
+    start: Start = None,
+    max_minutes: Minutes = None,
+    quiet: Quiet = False,
+) -> None:
+    """The UNet of a diffusion (method: diffusion, as in small-diffusion); writes the model folder RUN/model."""
+    from flowsep.config import load_config
+    from flowsep.training.recipes import train_diffusion
+
+    settings = load_config(config, overrides or ())
+    typer.echo(train_diffusion(settings, data, run, vae, vocoder, text, start, max_minutes, quiet))
 
 
 @app.command()
@@ -100,3 +129,25 @@ def vocoder(
     from flowsep.training.recipes import train_vocoder
 
     typer.echo(train_vocoder(load_config(config, overrides or ()), data, run, max_minutes, quiet))
+
+
+@app.command()
+def mask(
+    config: Config,
+    overrides: Overrides = None,
+    *,
+    data: Data,
+    run: Run,
+    text: Annotated[
+        Path | None, typer.Option("--text", help="Folder written by `flowsep train text`, or a model (small).")
+    ] = None,
+    start: Annotated[Path | None, typer.Option("--from", help="A mask separator to go on from.")] = None,
+    max_minutes: Minutes = None,
+    quiet: Quiet = False,
+) -> None:
+    """A mask separator (small-audiosep, small-lassnet); writes the model folder RUN/model."""
+    from flowsep.config import load_config
+    from flowsep.training.mask import train_mask
+
+    settings = load_config(config, overrides or ())
+    typer.echo(train_mask(settings, data, run, text, start, max_minutes, quiet))

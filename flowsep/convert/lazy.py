@@ -87,7 +87,7 @@ def without_weight_norm(direction: LazyTensor, magnitude: LazyTensor) -> LazyTen
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, LazyTensor]) -> None:
-    """Write the tensors as float32, in the order given, with no more than one of them in memory.
+    """Write the tensors in the order given, with no more than one of them in memory: float32, whole numbers int64.
 
     The format: header length as a little-endian uint64, a JSON header, the numbers; safetensors' own writer wants
     everything in memory at once.
@@ -95,11 +95,21 @@ def write_safetensors(path: Path, tensors: Mapping[str, LazyTensor]) -> None:
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, tensor in tensors.items():
-        start, end = end, end + 4 * math.prod(tensor.shape)
-        header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [start, end]}
+        kind, _, width = stored_as(tensor)
+        start, end = end, end + width * math.prod(tensor.shape)
+        header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # the numbers begin at a multiple of 8 bytes
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for tensor in tensors.values():
-            file.write(tensor.load().to(torch.float32).contiguous().numpy().astype("<f4", copy=False).tobytes())
+            _, dtype, _ = stored_as(tensor)
+            numbers = tensor.load().to(dtype).contiguous().numpy()
+            file.write(numbers.astype(numbers.dtype.newbyteorder("<"), copy=False).tobytes())
+
+
+def stored_as(tensor: LazyTensor) -> tuple[str, torch.dtype, int]:
+    """Name, type and bytes of the numbers of a written tensor."""
+    if tensor.dtype.is_floating_point:
+        return "F32", torch.float32, 4
+    return "I64", torch.int64, 8

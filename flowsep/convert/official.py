@@ -267,7 +267,7 @@ def write_model_settings(folder: Path, config: ModelConfig) -> None:
         name=config.name,
         text=asdict(config.text),
         mel=asdict(config.vocoder.mel),
-        flow=asdict(config.flow),
+        process=asdict(config.flow),
         sampling=asdict(config.sampling),
         codec="AutoencoderKL",
         vocoder=True,

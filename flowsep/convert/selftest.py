@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +17,8 @@ from torch import Tensor, nn
 from flowsep.config import ModelConfig
 from flowsep.convert import names
 from flowsep.convert.loader import official_load
+from flowsep.convert.mask_parity import check_lassnet, check_resunet, check_resunet_16k
+from flowsep.convert.parity import Parity, difference
 from flowsep.convert.synthetic import with_synthetic_weights
 from flowsep.errors import InputError
 from flowsep.flow.path import FlowConfig, flow_matching_loss, state_at
@@ -27,25 +28,10 @@ from vae.model import MelVAE
 from vocoder.mel import log_mel
 from vocoder.model import build_generator
 
-LIMIT = 2e-5  # float32 on the CPU; the suggested limits of tests/reference/README.md
 MEL_LIMIT = 5e-5  # log domain
 EXACT = 1e-12  # of attributes
 RESOLVED = math.log(1e4)  # 80 dB: what lies further below a clip's loudest band is rounding noise of float32 transforms
 CONFIG = ModelConfig()  # FlowSep at official size
-
-
-@dataclass(frozen=True)
-class Parity:
-    """One comparison: largest absolute difference from the official result, and what is allowed."""
-
-    name: str
-    error: float
-    limit: float
-
-    @property
-    def passed(self) -> bool:
-        """False also where the error is NaN."""
-        return self.error <= self.limit
 
 
 def reference_folder(given: Path | None = None) -> Path:
@@ -69,13 +55,6 @@ def arrays(path: Path) -> dict[str, Tensor]:
     """The numeric arrays of a golden file."""
     with np.load(path) as stored:
         return {key: torch.from_numpy(stored[key]) for key in stored.files if stored[key].dtype.kind in "fi"}
-
-
-def difference(name: str, ours: Tensor, official: Tensor, limit: float = LIMIT) -> Parity:
-    """Largest absolute difference; a wrong shape is an infinite one."""
-    if ours.shape != official.shape:
-        return Parity(name, float("inf"), limit)
-    return Parity(name, (ours.double() - official.double()).abs().max().item(), limit)
 
 
 @torch.inference_mode()
@@ -211,4 +190,7 @@ CHECKS: dict[str, Callable[[Path], list[Parity]]] = {
     "unet_ema": check_unet_ema,
     "vocoder": check_vocoder,
     "text": check_text,
+    "resunet": check_resunet,
+    "resunet_16k": check_resunet_16k,
+    "lassnet": check_lassnet,
 }

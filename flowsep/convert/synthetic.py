@@ -41,6 +41,22 @@ def synthetic_weight(key: str, shape: tuple[int, ...]) -> np.ndarray | None:
     return np.float32(key.endswith("weight")) + np.float32(0.1) * normal
 
 
+def synthetic_mask_weight(key: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Value of the tensor `key` of a mask network: the rule of tests/reference/audiosep/README.md, drawn in float64."""
+    if key.endswith("num_batches_tracked"):
+        return np.zeros(shape, np.int64)
+    normal = np.random.Generator(np.random.PCG64(zlib.crc32(key.encode()))).standard_normal(shape)
+    if key.endswith("running_var"):
+        value = 1 + 0.1 * np.abs(normal)
+    elif key.endswith(("running_mean", "bias")):
+        value = 0.1 * normal
+    elif len(shape) == 1:
+        value = 1 + 0.1 * normal
+    else:
+        value = normal / math.sqrt(math.prod(shape[1:]))  # also of transposed convolutions, on purpose
+    return np.asarray(value, np.float32)
+
+
 def gain(key: str) -> float:
     """Factor on 1 / sqrt(fan-in) that keeps the network's signals in a sensible range."""
     if ".vocoder.resblocks." in key:
@@ -52,8 +68,12 @@ def gain(key: str) -> float:
     return 0.125 if key.endswith(".SelfAttention.q.weight") else 1.0
 
 
-def with_synthetic_weights(build: Callable[[], nn.Module], official: Callable[[str], str]) -> nn.Module:
-    """The module that `build` makes, in evaluation mode, holding the synthetic weights of its official names.
+def with_synthetic_weights(
+    build: Callable[[], nn.Module],
+    official: Callable[[str], str],
+    rule: Callable[[str, tuple[int, ...]], np.ndarray | None] = synthetic_weight,
+) -> nn.Module:
+    """The module that `build` makes, in evaluation mode, holding the synthetic weights of its official names by `rule`.
 
     It is built without numbers first, so that it takes its size in memory once.
     """
@@ -61,7 +81,7 @@ def with_synthetic_weights(build: Callable[[], nn.Module], official: Callable[[s
         module = build()
     state = {}
     for name, empty in module.state_dict().items():
-        value = synthetic_weight(official(name), tuple(empty.shape))
+        value = rule(official(name), tuple(empty.shape))
         if value is None:  # the vocoder's filters; it is small enough to be built for them
             return _filled(build(), official)
         state[name] = torch.from_numpy(value).reshape(empty.shape)

@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 
+from flowsep.audio import resample
 from flowsep.data.manifest import PHRASINGS, Clip, read_manifest, read_phrasings
 from flowsep.errors import InputError
 from flowsep.evaluation.recipe import SAMPLE_RATE, MixtureRow, interferer_query, render_row
 from flowsep.evaluation.signal import level_db, si_sdr
 from flowsep.evaluation.statistics import bootstrap_mean
-from flowsep.protocol import SampleOptions, TextSeparator
+from flowsep.protocol import SampleOptions, Separation, TextSeparator
 from vocoder.mel import MelConfig, log_mel
 
 FIGURES = {
@@ -44,8 +45,6 @@ def evaluate_recipe(
 
     from flowsep import __version__
 
-    if separator.sample_rate != SAMPLE_RATE:
-        raise InputError(f"recipes are mixed at {SAMPLE_RATE} Hz, the model works at {separator.sample_rate} Hz")
     if not rows:
         raise InputError("the recipe has no rows to evaluate")
     clips = captions_of(data)
@@ -91,6 +90,15 @@ def other_queries(row: MixtureRow, clips: dict[str, Clip], unseen: dict[str, tup
     return queries
 
 
+def ask(
+    separator: TextSeparator, mixture: torch.Tensor, texts: list[str], options: SampleOptions
+) -> tuple[torch.Tensor, Separation]:
+    """Targets (B, T) of one mixture (T,) at the recipe's rate, whatever the separator's is, and what else it said."""
+    heard = resample(mixture[None], SAMPLE_RATE, separator.sample_rate)
+    found = separator.separate(heard.expand(len(texts), -1), texts, options)
+    return resample(found.target.cpu(), separator.sample_rate, SAMPLE_RATE, len(mixture)), found
+
+
 def evaluate_row(
     separator: TextSeparator,
     row: MixtureRow,
@@ -103,9 +111,8 @@ def evaluate_row(
     mixture, target, _ = (torch.from_numpy(audio) for audio in render_row(row, data))
     before = si_sdr(mixture, target).item()
     queries = other_queries(row, clips, unseen)
-    right = separator.separate(mixture[None], [row.query], options)
-    estimate = right.target[0].cpu()
-    others = separator.separate(mixture[None].expand(len(queries), -1), list(queries.values()), options).target.cpu()
+    (estimate,), right = ask(separator, mixture, [row.query], options)
+    others, _ = ask(separator, mixture, list(queries.values()), options)
     estimates = dict(zip(queries, others, strict=True))
     gains = {name: si_sdr(audio, target).item() - before for name, audio in estimates.items()}
     gain = si_sdr(estimate, target).item() - before

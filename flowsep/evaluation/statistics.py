@@ -1,10 +1,13 @@
-"""Means with their uncertainty."""
+"""Means with their uncertainty, differences between systems, and tables by class and by SNR."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+
+from flowsep.errors import UsageError
 
 
 def bootstrap_mean(values: Sequence[float], seed: int = 0, draws: int = 2000) -> dict[str, float]:
@@ -14,3 +17,61 @@ def bootstrap_mean(values: Sequence[float], seed: int = 0, draws: int = 2000) ->
     means = array[rng.integers(len(array), size=(draws, len(array)))].mean(axis=1)
     low, high = np.percentile(means, [2.5, 97.5])
     return {"mean": float(array.mean()), "low": float(low), "high": float(high)}
+
+
+def paired_difference(a: Sequence[float], b: Sequence[float], seed: int = 0, draws: int = 10_000) -> dict[str, float]:
+    """Mean of a - b over the same items, its 95 % bootstrap interval, and the p-value of a permutation test.
+
+    The test is two-sided: under the hypothesis that the systems are alike, each difference could as well have the other
+    sign. p is the share of sign patterns whose mean is at least as far from zero; all patterns up to 2^12, above that
+    `draws` random ones and the one observed. UsageError where the lists are of different length or empty.
+    """
+    if len(a) != len(b) or len(a) == 0:
+        raise UsageError(f"paired figures are of the same items; got {len(a)} and {len(b)}")
+    differences = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
+    count = len(differences)
+    if count <= 12:
+        signs = 1 - 2 * ((np.arange(2**count)[:, None] >> np.arange(count)) & 1)
+    else:
+        signs = 1 - 2 * np.random.default_rng(seed).integers(2, size=(draws, count))
+        signs[0] = 1
+    means = np.abs(signs @ differences) / count
+    p = float(np.mean(means >= abs(differences.mean()) - 1e-12))
+    return {**bootstrap_mean(differences, seed), "p": p, "count": float(count)}
+
+
+def grouped(
+    items: Sequence[Mapping[str, Any]], figure: str, group: Callable[[Mapping[str, Any]], Hashable]
+) -> dict[Any, dict[str, float]]:
+    """`bootstrap_mean` of a figure, with the count, for each group of items in order of the groups' names.
+
+    Items without the figure are left out; so are groups without items.
+    """
+    groups: dict[Any, list[float]] = {}
+    for item in items:
+        if item.get(figure) is not None:
+            groups.setdefault(group(item), []).append(float(item[figure]))
+    return {name: {**bootstrap_mean(groups[name]), "count": len(groups[name])} for name in sorted(groups)}
+
+
+def by_class(items: Sequence[Mapping[str, Any]], figure: str) -> dict[str, dict[str, float]]:
+    """A figure by the class of the target (`target_class`)."""
+    return grouped(items, figure, lambda item: item["target_class"])
+
+
+def by_snr(items: Sequence[Mapping[str, Any]], figure: str, width: float = 2.5) -> dict[float, dict[str, float]]:
+    """A figure by the SNR of the mixture (`snr_db`), in bins of `width` dB named by their lower edge."""
+    return grouped(items, figure, lambda item: float(np.floor(item["snr_db"] / width) * width))
+
+
+def mean_of_classes(items: Sequence[Mapping[str, Any]], figure: str) -> float:
+    """Mean over classes of the mean within each: every class counts the same (AudioSep's MUSIC)."""
+    return float(np.mean([row["mean"] for row in by_class(items, figure).values()]))
+
+
+def median_of_classes(items: Sequence[Mapping[str, Any]], figure: str) -> float:
+    """Mean over classes of the median within each, NaN left out (AudioSep's and USS's AudioSet figures)."""
+    classes: dict[str, list[float]] = {}
+    for item in items:
+        classes.setdefault(item["target_class"], []).append(item[figure])
+    return float(np.nanmean([np.nanmedian(values) for values in classes.values()]))

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 STREAMS = {"target": 1, "target+residual": 2}
+TILE = 256  # latent frames of noise that one generator draws
+SPREAD = 0x9E3779B1  # odd, so that no two tiles of a recording share a generator; far from the next seeds
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,21 @@ class FlowConfig:
 def seeded_noise(shape: tuple[int, ...] | torch.Size, seeds: list[int]) -> Tensor:
     """Standard normal noise (len(seeds), *shape), on the CPU, one generator per item."""
     return torch.stack([torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+
+
+def noise_along(shape: tuple[int, ...] | torch.Size, seed: int, first: int) -> Tensor:
+    """Noise (C, S, F) of the latent frames from `first` on, of a recording of any length: the same in every window.
+
+    The recording is cut into tiles of 256 frames, each with a generator of its own, so that a value depends on the
+    seed and on the place alone. Windows that overlap agree about it, however long they are and whatever else shares
+    the batch. The first tile is `seeded_noise` of the seed, and so FlowSep's noise of 10.24 s.
+    """
+    channels, frames, bands = shape
+    tiles = range(first // TILE, (first + frames - 1) // TILE + 1)
+    seeds = [(seed + index * SPREAD) % 2**32 if index else seed for index in tiles]  # the generator reads 32 bits
+    noise = torch.cat(list(seeded_noise((channels, TILE, bands), seeds)), dim=1)
+    begin = first - tiles.start * TILE
+    return noise[:, begin : begin + frames]
 
 
 def start_of(mixture: Tensor, noise: Tensor, config: FlowConfig) -> Tensor:

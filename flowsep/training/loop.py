@@ -152,6 +152,8 @@ class Trainer:
         save_file(weights, partial / "weights.safetensors")
         shadows = dict(zip(weights, (p.contiguous() for p in self.average.shadow_params), strict=True))
         save_file(shadows, partial / "ema.safetensors")
+        if buffers := self.buffers():
+            save_file(buffers, partial / "buffers.safetensors")
         torch.save({"optimiser": self.optimiser.state_dict()}, partial / "optimiser.pt")
         write_json(partial / "state.json", {"step": self.step, "ema_updates": self.average.optimization_step})
         partial.rename(folder)
@@ -167,6 +169,7 @@ class Trainer:
 
         try:
             weights, shadows = load_file(folder / "weights.safetensors"), load_file(folder / "ema.safetensors")
+            buffers = load_file(folder / "buffers.safetensors") if self.buffers() else {}
             state = torch.load(folder / "optimiser.pt", map_location="cpu", weights_only=True)
             numbers = json.loads((folder / "state.json").read_text())
         except (OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError) as error:
@@ -181,10 +184,21 @@ class Trainer:
         with torch.no_grad():
             for name, parameter in parameters.items():
                 parameter.copy_(weights[name])
+            for name, buffer in self.buffers().items():
+                buffer.copy_(buffers[name])
         self.optimiser.load_state_dict(state["optimiser"])
         self.average.shadow_params = [shadows[name].to(p.device) for name, p in parameters.items()]
         self.average.optimization_step = numbers["ema_updates"]
         return int(numbers["step"])
+
+    def buffers(self) -> dict[str, Tensor]:
+        """What training moves beside the parameters, by name: running means and variances of batch norms."""
+        return {
+            f"{name}.{key}": value
+            for name, module in self.objective.named_modules()
+            if isinstance(module, nn.modules.batchnorm._BatchNorm)
+            for key, value in module.named_buffers()
+        }
 
     def named_parameters(self) -> dict[str, nn.Parameter]:
         """The parameters that are trained, by name."""

@@ -1,4 +1,4 @@
-"""What a person looks at and listens to while a flow trains: mel figures and audio of a few fixed items."""
+"""What a person looks at and listens to while a model trains: mel figures and audio of a few fixed items."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from flowsep.evaluation.signal import si_sdr
 from flowsep.protocol import SampleOptions
@@ -15,7 +16,8 @@ from vocoder.mel import log_mel
 
 if TYPE_CHECKING:
     from flowsep.data.dataset import MixtureDataset
-    from flowsep.separator import FlowSep
+    from flowsep.masks.separator import MaskSeparator
+    from flowsep.separator import LatentSeparator
     from flowsep.training.loop import Logs
     from flowsep.training.objectives import VAEObjective
 
@@ -23,11 +25,15 @@ if TYPE_CHECKING:
 class MediaLogger:
     """Separates fixed items with the averaged weights; logs SI-SDR improvement, mel triplets and sounds."""
 
-    def __init__(self, separator: FlowSep, dataset: MixtureDataset) -> None:
+    def __init__(
+        self, separator: LatentSeparator | MaskSeparator, dataset: MixtureDataset, trained: nn.Module | None = None
+    ) -> None:
+        """`trained` is the part of the separator that training moves; the UNet if not given."""
         self.separator, self.items = separator, fixed_items(dataset)
+        self.trained = separator.unet if trained is None else trained
 
     def __call__(self, logs: Logs, step: int) -> None:
-        self.separator.to(next(self.separator.unet.parameters()).device).eval()
+        self.separator.to(next(self.trained.parameters()).device).eval()
         options = SampleOptions(render="mixture")
         gains = []
         for index, item in enumerate(self.items):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from flowsep.config import ModelConfig
+from flowsep.diffusion import process
 from flowsep.flow.path import as_target, flow_matching_loss, start_of, state_at
 from flowsep.render import band_mask, bin_weights, stft_mask
 from flowsep.text import TextEncoder, TextState
@@ -114,15 +115,22 @@ def spectral_losses(made: Tensor, audio: Tensor, n_fft: int) -> tuple[Tensor, Te
     return distance, (error / wanted.square().sum((1, 2)).sqrt().clamp(min=1.0)).mean()  # silence counts absolutely
 
 
-class FlowObjective(nn.Module):
-    """The rectified flow's loss on the latent, and optionally on what the rendering makes of its estimate."""
+class LatentObjective(nn.Module):
+    """What flow and diffusion train alike: a loss on the latent, and optionally on the rendering of its estimate.
+
+    A subclass gives the first by `latent_loss`; its `method` names the loss in the logs and its weight.
+    """
+
+    method: ClassVar[str]
 
     def __init__(self, unet: nn.Module, text: TextEncoder, codec: nn.Module, config: ModelConfig) -> None:
         super().__init__()
+        if config.method != self.method:
+            raise ValueError(f"{type(self).__name__} trains the method {self.method}, not {config.method}")
         self.unet, self.text = unet, text
         self.codec = codec.requires_grad_(False).eval()
         self.text.requires_grad_(False).eval()  # FlowSep's Flan-T5 is frozen, and so is ours
-        self.flow, self.weights = config.flow, config.flow_loss
+        self.process, self.weights = config.process, config.unet_loss
         multiple = codec.stride * 2 ** (len(config.unet.channels) - 1)
         self.front_end = FrontEnd(config.vocoder.mel, multiple)
         mel = config.vocoder.mel
@@ -133,7 +141,7 @@ class FlowObjective(nn.Module):
         """Parameters that the optimiser moves."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
-    def train(self, mode: bool = True) -> FlowObjective:
+    def train(self, mode: bool = True) -> Self:
         super().train(mode)
         self.codec.eval()
         self.text.eval()
@@ -148,39 +156,78 @@ class FlowObjective(nn.Module):
         keep = torch.where(dropped.to(state.mask.device)[:, None], torch.ones_like(state.mask), state.mask)
         return TextState(state.hidden, keep)
 
-    def draw_times(self, count: int) -> Tensor:
-        """t (B,): start_share of the items at 0, the others uniform in 0..1."""
-        t = torch.rand(count)
-        return torch.where(torch.rand(count) < self.weights.start_share, torch.zeros_like(t), t)
-
     def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         with torch.no_grad(), full_precision(batch["mixture"]):
             mixture, target = (self.front_end.spectrum(batch[key]) for key in ("mixture", "target"))
-            spectra = [target, mixture - target][: self.flow.stream_count]
+            spectra = [target, mixture - target][: self.process.stream_count]
             mels = [self.front_end.log_mel(spectrum) for spectrum in spectra]
             mixture_mel = self.front_end.log_mel(mixture)
             latent = torch.cat([self.codec.encode(mel) for mel in mels], dim=1)  # (B, K * C, S, F)
             source = self.codec.encode(mixture_mel)
-            start = start_of(source, torch.randn(latent.shape).to(latent), self.flow)
-            t = self.draw_times(len(latent)).to(latent)
-            x = state_at(t, start, latent, self.flow.sigma_min)
-        output = call_unet(self.unet, t, x, source, self.text_state(batch["text"])).float()
-        loss = flow_matching_loss(output, start, latent, self.flow).mean()
-        parts = {"flow": loss}
-        total = self.weights.flow * loss
+        loss, estimate = self.latent_loss(latent, source, batch["text"])
+        parts = {self.method: loss}
+        total = getattr(self.weights, self.method) * loss
         if self.weights.mel or self.weights.mask or self.weights.snr:
-            decoded = [mel.float() for mel in self.decode_streams(as_target(output, t, x, self.flow))]
-            with full_precision(output):
+            decoded = [mel.float() for mel in self.decode_streams(estimate)]
+            with full_precision(estimate):
                 rendered = rendering_losses(
-                    decoded, mels, mixture_mel, mixture, target, self.bin_weights, self.flow.mask_exponent
+                    decoded, mels, mixture_mel, mixture, target, self.bin_weights, self.process.mask_exponent
                 )
             parts.update(rendered)
             total = total + sum(getattr(self.weights, name) * value for name, value in rendered.items())
         return total, parts
 
+    def latent_loss(self, latent: Tensor, source: Tensor, texts: list[str]) -> tuple[Tensor, Tensor]:
+        """The loss, and the network's estimate of the target latent (B, K * C, S, F), at times drawn for each item.
+
+        source (B, C, S, F) is the mixture latent.
+        """
+        raise NotImplementedError
+
     def decode_streams(self, latent: Tensor) -> list[Tensor]:
         """Log-mels (B, N, M) of each stream of a latent (B, K * C, S, F)."""
-        return [self.codec.decode(stream) for stream in latent.chunk(self.flow.stream_count, dim=1)]
+        return [self.codec.decode(stream) for stream in latent.chunk(self.process.stream_count, dim=1)]
+
+
+class FlowObjective(LatentObjective):
+    """The rectified flow's loss on the latent."""
+
+    method = "flow"
+
+    def draw_times(self, count: int) -> Tensor:
+        """t (B,): start_share of the items at 0, the others uniform in 0..1."""
+        t = torch.rand(count)
+        return torch.where(torch.rand(count) < self.weights.start_share, torch.zeros_like(t), t)
+
+    def latent_loss(self, latent: Tensor, source: Tensor, texts: list[str]) -> tuple[Tensor, Tensor]:
+        with torch.no_grad(), full_precision(latent):
+            start = start_of(source, torch.randn(latent.shape).to(latent), self.process)
+            t = self.draw_times(len(latent)).to(latent)
+            x = state_at(t, start, latent, self.process.sigma_min)
+        output = call_unet(self.unet, t, x, source, self.text_state(texts)).float()
+        loss = flow_matching_loss(output, start, latent, self.process).mean()
+        return loss, as_target(output, t, x, self.process)
+
+
+class DiffusionObjective(LatentObjective):
+    """Mean squared error of the predicted noise, or of v or the target, at timesteps drawn evenly."""
+
+    method = "diffusion"
+
+    def __init__(self, unet: nn.Module, text: TextEncoder, codec: nn.Module, config: ModelConfig) -> None:
+        super().__init__(unet, text, codec, config)
+        self.levels = process.noise_levels(config.diffusion)  # a and s, each (N,)
+
+    def latent_loss(self, latent: Tensor, source: Tensor, texts: list[str]) -> tuple[Tensor, Tensor]:
+        prediction = self.process.prediction
+        with torch.no_grad(), full_precision(latent):
+            noise = torch.randn(latent.shape).to(latent)
+            n = torch.randint(self.process.timesteps, (len(latent),))
+            a, s = (level[n] for level in self.levels)
+            x = process.noised(latent, noise, a, s)
+            goal = process.training_goal(latent, noise, a, s, prediction)
+        output = call_unet(self.unet, n.to(x.device), x, source, self.text_state(texts)).float()
+        return (output - goal).square().mean(), process.as_target(output, x, a, s, prediction)
 
 
 def full_precision(like: Tensor) -> torch.autocast:

@@ -1,4 +1,4 @@
-"""Which parts, loss and data each stage of `flowsep train` has: text, vae, flow, vocoder."""
+"""Which parts, loss and data each stage of `flowsep train` has: text, vae, flow, diffusion, vocoder."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from flowsep.checkpoint import SHIPPED, load_separator, load_text, save_text, write_json
-from flowsep.config import ModelConfig, save_config
+from flowsep.checkpoint import SHIPPED, load_separator, load_text, save_text, separator_class, write_json
+from flowsep.config import ModelConfig, load_config, save_config
 from flowsep.data.dataset import MixtureDataset
 from flowsep.data.manifest import PHRASINGS, Clip, read_manifest, read_phrasings, select
 from flowsep.data.synth import SYNTH_KINDS
 from flowsep.errors import InputError, ModelError, UsageError
-from flowsep.separator import FlowSep
+from flowsep.separator import LatentSeparator
 from flowsep.text import TextEncoder, build_t5, load_tokenizer, train_tokenizer
 from flowsep.training.loop import fit, latest_checkpoint
 from flowsep.training.media import MediaLogger, VAEMedia
-from flowsep.training.objectives import FlowObjective, VAEObjective, VocoderObjective
-from flowsep.training.wordings import TextObjective, WordingDataset, wording_accuracy
+from flowsep.training.objectives import DiffusionObjective, FlowObjective, VAEObjective, VocoderObjective
+from flowsep.training.teacher import meanings_of, teacher_words
+from flowsep.training.wordings import UNHEARD, TextObjective, WordingDataset, nearest_classes, wording_accuracy
 from flowsep.unet import build_unet
 from vae.model import MelVAE, build_codec, load_codec
 from vocoder.model import Vocoder
@@ -83,13 +84,15 @@ def train_text(
     run: Path,
     captions_csv: Path | None = None,
     tokenizer: Path | None = None,
+    teacher: Path | None = None,
     max_minutes: float | None = None,
     quiet: bool = False,
 ) -> Path:
-    """Train our own text encoder on wordings of sounds; writes run/text for `train_flow`, and returns it.
+    """Train our own text encoder on wordings of sounds; writes run/text for the UNet's stage, and returns it.
 
     Learns from the manifest's captions (train split), the phrasings of 224 classes and the captions of a CSV.
-    `tokenizer` is the folder of one to use instead of training one: its library breaks ties at random.
+    `tokenizer` is the folder of one to use instead of training one: its library breaks ties at random. `teacher` is the
+    folder of a sentence encoder to learn meanings from, those of single words too.
     """
     if config.text.hub is not None:
         raise UsageError(f"text.hub is {config.text.hub!r}, which needs no training; set text.hub=null")
@@ -99,18 +102,22 @@ def train_text(
     folder = tokenizer or run / "tokenizer"
     if tokenizer is not None and not (tokenizer / "tokenizer.json").is_file():
         raise InputError(f"{tokenizer} holds no tokenizer.json; give the tokenizer folder of a model")
+    words = teacher_words(teacher) if teacher else []
+    texts = [text for options in wordings.values() for text in options] + free + words
     if not (folder / "tokenizer.json").exists():
-        texts = [text for options in wordings.values() for text in options] + free
         train_tokenizer(texts, config.text.vocab_size).save_pretrained(folder)
+    meanings = meanings_of(texts, teacher, run / "meanings.safetensors") if teacher else None
     text = TextEncoder(build_t5(config.text), load_tokenizer(folder), config.text)
-    dataset = WordingDataset(wordings, families, free, config.text_loss.free_share, config.seed)
-    objective = TextObjective(text, len(dataset.labels), len(dataset.families), config.text_loss)
+    dataset = WordingDataset(wordings, families, free, config.text_loss, config.seed, meanings, words)
+    width = meanings.width if meanings else None
+    objective = TextObjective(text, len(dataset.labels), len(dataset.families), config.text_loss, width)
     fit(objective, dataset, config.text_stage, run, config.seed, max_minutes, quiet=quiet)
     save_config(config, run / "config.yaml")
     save_text(objective.cpu().text, run / "text")
     if config.data.phrasings:
         unseen = wording_accuracy(objective, dataset, read_phrasings(PHRASINGS, "held_out"))
         write_json(run / "text" / "held_out.json", unseen)
+        write_json(run / "text" / "nearest.json", nearest_classes(objective, dataset, UNHEARD))
     return run / "text"
 
 
@@ -175,7 +182,47 @@ def train_flow(
     max_minutes: float | None = None,
     quiet: bool = False,
 ) -> Path:
-    """Train the UNet; writes run/model, a complete model folder, and returns it.
+    """Train the UNet of a flow (see `train_unet`)."""
+    expect_method(config, "flow")
+    return train_unet(config, data, run, codec, vocoder, text, start, max_minutes, quiet)
+
+
+def train_diffusion(
+    config: ModelConfig,
+    data: Path,
+    run: Path,
+    codec: Path | None = None,
+    vocoder: Path | None = None,
+    text: Path | None = None,
+    start: Path | None = None,
+    max_minutes: float | None = None,
+    quiet: bool = False,
+) -> Path:
+    """Train the UNet of a diffusion (see `train_unet`)."""
+    expect_method(config, "diffusion")
+    return train_unet(config, data, run, codec, vocoder, text, start, max_minutes, quiet)
+
+
+def expect_method(config: ModelConfig, method: str) -> None:
+    """UsageError, with the stage to use, where the configuration is of another method."""
+    if config.method != method:
+        raise UsageError(
+            f"the configuration {config.name!r} has method: {config.method}; use flowsep train {config.method}"
+        )
+
+
+def train_unet(
+    config: ModelConfig,
+    data: Path,
+    run: Path,
+    codec: Path | None,
+    vocoder: Path | None,
+    text: Path | None,
+    start: Path | None,
+    max_minutes: float | None,
+    quiet: bool,
+) -> Path:
+    """Train the UNet by config.method; writes run/model, a complete model folder, and returns it.
 
     `codec` is a folder written by `train_vae`; patches need none. `text` is one written by `train_text`, or a model
     folder; it is needed unless config.text.hub names an encoder. `vocoder` is a saved vocoder to include. `start` is a
@@ -184,27 +231,41 @@ def train_flow(
     if config.codec.kind == "vae" and codec is None:
         raise UsageError("codec.kind is 'vae': train it first (flowsep train vae) and give its folder with --vae")
     text = text or start
+    refuse_other_method(config, run)
     prepare_run(config, run)
     _, dataset = training_data(config, data)
     encoder = own_text_encoder(config, text) if config.text.hub is None else hub_text_encoder(config)
     latent_codec = load_codec(codec) if codec else build_codec(config.codec)
-    unet = build_unet(config.unet, config.flow.stream_count, latent_codec.latent_channels, config.text.d_model)
+    unet = build_unet(config.unet, config.process.stream_count, latent_codec.latent_channels, config.text.d_model)
     if start is not None:
-        copy_weights(unet, load_separator(start, "cpu").unet, str(start))
-    objective = FlowObjective(unet, encoder, latent_codec, config)
+        copy_weights(unet, load_separator(start, "cpu"), config, str(start))
+    objective = {"flow": FlowObjective, "diffusion": DiffusionObjective}[config.method](
+        unet, encoder, latent_codec, config
+    )
     loaded = Vocoder.from_pretrained(vocoder) if vocoder else None
-    separator = FlowSep.of_parts(config, unet, latent_codec, encoder, loaded)
+    separator = separator_class(config.method).of_parts(config, unet, latent_codec, encoder, loaded)
     media = MediaLogger(separator, dataset)
-    step = fit(objective, dataset, config.flow_stage, run, config.seed, max_minutes, media, quiet)
+    step = fit(objective, dataset, config.unet_stage, run, config.seed, max_minutes, media, quiet)
     save_config(config, run / "config.yaml")
     separator.save_pretrained(run / "model", training={"steps": step, "seed": config.seed})
     return run / "model"
 
 
-def copy_weights(unet: nn.Module, trained: nn.Module, name: str) -> None:
-    """The weights of `trained` into `unet`; ModelError where the two differ in shape."""
+def refuse_other_method(config: ModelConfig, run: Path) -> None:
+    """UsageError where the run was begun with another method: its weights would fit and mean something else."""
+    if latest_checkpoint(run) is None or not (run / "config.yaml").is_file():
+        return
+    begun = load_config(run / "config.yaml").method
+    if begun != config.method:
+        raise UsageError(f"{run} was begun with method {begun}, not {config.method}; use a new --run")
+
+
+def copy_weights(unet: nn.Module, trained: LatentSeparator, config: ModelConfig, name: str) -> None:
+    """The weights of a trained model's UNet into `unet`; ModelError where the two differ in method or shape."""
+    if not isinstance(trained, separator_class(config.method)):
+        raise ModelError(f"{name} is a {type(trained).__name__}; start method {config.method} from one of its own")
     try:
-        unet.load_state_dict(trained.state_dict())
+        unet.load_state_dict(trained.unet.state_dict())
     except RuntimeError as error:
         raise ModelError(
             f"the UNet of {name} does not fit this configuration; use the one it was trained with"

@@ -1,0 +1,93 @@
+"""Mask separators of a few thousand parameters, with text encoders built from tiny random configurations."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from flowsep.convert.masks import build_bert, build_clap
+from flowsep.masks.lassnet import LassNet, LassNetConfig
+from flowsep.masks.query import BertQuery, ClapQuery, ClassQuery, ClipQuery, Query, QueryConfig, T5Query
+from flowsep.masks.resunet import ResUNet30, ResUNetConfig
+from flowsep.masks.separator import MaskSeparator
+from flowsep.text import TextEncoder, build_t5
+from tests.tiny import TEXT
+
+CLAP = {
+    "vocab_size": 64,
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "max_position_embeddings": 64,
+    "projection_dim": 12,
+}
+BERT = {
+    "vocab_size": 64,
+    "hidden_size": 12,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "max_position_embeddings": 64,
+}
+RESUNET = ResUNetConfig(32000, 256, 64, 12, (4, 8, 8))
+LASSNET = LassNetConfig(32000, 256, 128, 12, (4, 8, 8))
+ROBERTA_TOKENS, BERT_TOKENS = ("<s>", "<pad>", "</s>", "<unk>"), ("[CLS]", "[PAD]", "[SEP]", "[UNK]")
+LABELS = ["Speech", "Dog", "Rain", "Bell"]
+WORDS = ["a", "dog", "barking", "rain", "falling", "siren"]
+
+
+def tokenizer(special: tuple[str, ...]):
+    """A word-level tokenizer with the special tokens of RoBERTa or BERT, unknown words included."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    start, pad, end, unknown = special
+    vocabulary = {word: row for row, word in enumerate([*special, *WORDS])}
+    made = Tokenizer(models.WordLevel(vocabulary, unk_token=unknown))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    made.post_processor = processors.TemplateProcessing(
+        single=f"{start} $A {end}", special_tokens=[(start, 0), (end, 2)]
+    )
+    names = {"cls_token": start, "pad_token": pad, "sep_token": end, "unk_token": unknown}
+    return PreTrainedTokenizerFast(tokenizer_object=made, **names)
+
+
+def clap_query() -> ClapQuery:
+    return ClapQuery(build_clap(CLAP).eval(), tokenizer(ROBERTA_TOKENS), QueryConfig("clap", "x/y", 60))
+
+
+def bert_query() -> BertQuery:
+    made = tokenizer(BERT_TOKENS)
+    return BertQuery(build_bert(BERT).eval(), nn.Linear(12, 12), made, QueryConfig("bert", "x/y", 60))
+
+
+def t5_query() -> T5Query:
+    from flowsep.text import train_tokenizer
+
+    trained = train_tokenizer(["a dog barking", "rain falling on a roof"] * 2, 60)
+    return T5Query(TextEncoder(build_t5(TEXT), trained, TEXT))
+
+
+def query_of(kind: str) -> Query:
+    """A query encoder of each kind; all but t5 (16) and classes (4) give vectors of 12."""
+    made = {"clap": clap_query, "bert": bert_query, "t5": t5_query}
+    if kind in made:
+        return made[kind]()
+    return ClassQuery(LABELS) if kind == "classes" else ClipQuery(12)
+
+
+def tiny_masker(kind: str = "clap", network: str = "resunet", seed: int = 0, window: float = 1.0) -> MaskSeparator:
+    """A whole mask separator at 32 kHz with random weights and uneven batch statistics."""
+    torch.manual_seed(seed)
+    query = query_of(kind)
+    sizes = {"condition_size": query.size}
+    if network == "lassnet":
+        net: nn.Module = LassNet(LassNetConfig(**{**vars(LASSNET), **sizes}))
+    else:
+        net = ResUNet30(ResUNetConfig(**{**vars(RESUNET), **sizes}))
+    for module in net.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    return MaskSeparator(net, query, window, f"tiny-{kind}").eval().requires_grad_(False)
