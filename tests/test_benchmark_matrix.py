@@ -9,10 +9,11 @@ import torch
 from flowsep.benchmark import ceilings, matrix
 from flowsep.benchmark.latency import NETWORK, Workload
 from flowsep.benchmark.matrix import families_of, matrix_lines, run_matrix
+from flowsep.benchmark.models import random_separator
 from flowsep.cli import main
 from flowsep.config import save_config
 from flowsep.errors import UsageError
-from tests.tiny import MIXTURE, PAPER, tiny_separator
+from tests.tiny import DIFFUSION, MIXTURE, PAPER, tiny_separator
 
 CPU = torch.device("cpu")
 WORK = Workload(seconds=0.64, repeats=3)
@@ -58,6 +59,14 @@ def test_the_published_seconds_stand_beside_the_rows_of_table_iii():
     assert sum("0.12 s" in line for line in lines) == 2
 
 
+def test_a_diffusion_is_built_and_measured_like_a_flow():
+    separator = random_separator(DIFFUSION, CPU, torch.float32)
+    separator.vocoder = None
+    report = run(build=lambda config: (separator, 0.1), families={"diffusion": "tiny"}, steps=(1, 3))
+    assert report["models"]["diffusion"]["settings"]["class"] == "DiffusionSep"
+    assert [row["nfe"] for row in report["rows"]] == [1, 3] and report["rows"][1]["measured"]
+
+
 def test_an_interrupted_matrix_goes_on_where_it_stopped(tmp_path, monkeypatch):
     path = tmp_path / "matrix.json"
     first = run(path, steps=(1,))
@@ -78,16 +87,13 @@ def test_rows_of_other_settings_are_not_mixed(tmp_path):
         run(path, steps=(1,), work=replace(WORK, repeats=4))
 
 
-def test_the_diffusion_twin_runs_where_its_configuration_exists(monkeypatch):
-    def only_flow(name):
-        if name != "flowsep":
-            raise UsageError("unknown")
-
-    monkeypatch.setattr(matrix, "config_path", only_flow)
-    assert families_of("flowsep") == {"flow": "flowsep"}
-    monkeypatch.setattr(matrix, "config_path", lambda name: name)
+def test_the_diffusion_twin_runs_beside_the_flow_where_it_exists(monkeypatch, tmp_path):
     assert families_of("flowsep") == {"flow": "flowsep", "diffusion": "diffusionsep"}
-    assert families_of("mine.yaml") == {"flow": "mine.yaml"}
+    assert families_of("small-diffusion") == {"diffusion": "small-diffusion"}
+    save_config(PAPER, tmp_path / "mine.yaml")
+    assert list(families_of(str(tmp_path / "mine.yaml"))) == ["flow"]
+    monkeypatch.setitem(matrix.TWINS, "flowsep", "not-there")
+    assert families_of("flowsep") == {"flow": "flowsep"}
 
 
 @pytest.fixture
@@ -120,7 +126,7 @@ def test_the_command_runs_the_matrix(tmp_path, config, capsys):
     out = tmp_path / "m.json"
     assert latency("--config", config, "--matrix", "--steps", "2,1", "--repeats", 3, "-o", out, "--seconds", 0.64) == 0
     text = capsys.readouterr()
-    assert "no configuration of a diffusion twin" in text.out and "flow, 2 steps" in text.err
+    assert "has no twin" in text.out and "flow, 2 steps" in text.err
     assert [row["steps"] for row in json.loads(out.read_text())["rows"]] == [1, 2]
 
 

@@ -23,7 +23,7 @@ from flowsep.benchmark.machine import describe_machine, device_name
 from flowsep.benchmark.models import compile_parts
 from flowsep.benchmark.report import SCHEMA_VERSION, read_report, seconds, table, write_report
 from flowsep.benchmark.timing import Timing
-from flowsep.config import config_path
+from flowsep.config import config_path, load_config
 from flowsep.errors import UsageError
 from flowsep.separator import LatentSeparator
 
@@ -41,9 +41,8 @@ Build = Callable[[str], tuple[LatentSeparator, float]]  # configuration -> separ
 
 
 def families_of(config: str) -> dict[str, str]:
-    """Which configurations the matrix runs: `flow`, and `diffusion` where the twin's file exists."""
-    config_path(config)
-    families = {"flow": config}
+    """Which configurations the matrix runs, by method: this one, and its diffusion twin where there is a file of it."""
+    families = {load_config(config).method: config}
     if config in TWINS:
         try:
             config_path(TWINS[config])
@@ -185,6 +184,6 @@ def matrix_lines(report: dict[str, Any]) -> list[str]:
     ]
     if not all(row["measured"] for row in report["rows"]):
         lines += ["", "EXTRAPOLATED: not run; steps times the measured network call, plus the measured other stages."]
-    if "diffusion" not in chosen["configurations"]:
-        lines += ["", "The diffusion rows are missing: there is no configuration of a diffusion twin."]
+    if len(chosen["configurations"]) == 1:
+        lines += ["", "One model only: this configuration has no twin of the other method."]
     return lines
