@@ -131,6 +131,7 @@ def load_folder(folder: Path) -> LatentSeparator | MaskSeparator:
     from flowsep.config import SamplingConfig
     from flowsep.diffusion.process import DiffusionConfig
     from flowsep.flow.path import FlowConfig
+    from flowsep.presence import PresenceConfig
     from vae.model import load_codec
     from vocoder.mel import MelConfig
     from vocoder.model import Vocoder
@@ -155,6 +156,8 @@ def load_folder(folder: Path) -> LatentSeparator | MaskSeparator:
         sampling=SamplingConfig(**scheduler["sampling"]),
         name=index["_name"],
     )
+    if "presence" in scheduler:
+        separator.presence = PresenceConfig(**scheduler["presence"])
     return separator.eval().requires_grad_(False)
 
 
@@ -263,6 +266,7 @@ def write_parts(separator: LatentSeparator, partial: Path) -> None:
         codec=type(getattr(separator.codec, "autoencoder", separator.codec)).__name__,
         vocoder=separator.vocoder is not None,
         class_name=type(separator).__name__,
+        presence=asdict(separator.presence) if separator.presence else None,
     )
 
 
@@ -276,6 +280,7 @@ def write_settings(
     codec: str,
     vocoder: bool,
     class_name: str = "FlowSep",
+    presence: dict[str, Any] | None = None,
 ) -> None:
     """The JSON files of a model folder that hold no weights; `process` is what the flow or the diffusion is."""
     from flowsep import __version__
@@ -290,7 +295,10 @@ def write_settings(
         index["vocoder"] = ["vocoder", "BigVGAN"]
     write_json(folder / "model_index.json", index)
     write_json(folder / "feature_extractor" / "preprocessor_config.json", mel)
-    write_json(folder / "scheduler" / "scheduler_config.json", {CLASSES[class_name]: process, "sampling": sampling})
+    scheduler = {CLASSES[class_name]: process, "sampling": sampling}
+    if presence is not None:
+        scheduler["presence"] = presence
+    write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -174,7 +174,10 @@ class QueryOutputs:
             "video": str(query.video) if query.video is not None else None,
             "sidecar": str(query.sidecar),
             "params": describe_params(model, settings, account, account.nfe[self.number], self.target),
-            "scores": {"sum_error_db": ratio_db(self.error, self.energy)},
+            "scores": {
+                "sum_error_db": ratio_db(self.error, self.energy),
+                "presence": account.presence[self.number],
+            },
             "candidates": [asdict(choice) for choice in account.choices[self.number]],  # one entry per window
             "timing": shared["timing"],
             "model": shared["model"],

@@ -44,6 +44,7 @@ class LongSeparation:
     settings: dict[str, Any] = field(default_factory=dict)  # every option as resolved
     windows: int = 1
     choices: list[Choice] = field(default_factory=list)  # one per window where there were candidates, otherwise none
+    presence: float | None = None  # probability that the sound is there: the highest of all windows
 
 
 def separate_audio(
@@ -72,6 +73,7 @@ def separate_audio(
             settings=account.settings[query],
             windows=account.windows,
             choices=account.choices[query],
+            presence=account.presence[query],
         )
         for query, target in enumerate(targets)
     ]

@@ -65,6 +65,7 @@ class Separation:
     settings: dict[str, Any] = field(default_factory=dict)  # every option as resolved
     mask: Tensor | None = None
     choices: list[Choice] = field(default_factory=list)  # one per item where there were candidates, otherwise none
+    presence: Tensor | None = None  # (B,) probability that the sound is there, of a model that was calibrated
 
 
 @runtime_checkable

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -21,8 +20,10 @@ from flowsep.flow.guidance import Counted, Stopped, Watch, guided, limited, watc
 from flowsep.flow.path import FlowConfig, as_velocity, noise_along, seeded_noise, start_of
 from flowsep.flow.solvers import SOLVERS, Velocity, euler
 from flowsep.options import METHODS, check_options
+from flowsep.presence import PresenceConfig, presence
 from flowsep.protocol import Choice, SampleOptions, Separation
 from flowsep.render import band_mask, bin_weights, stft_mask
+from flowsep.stopwatch import Stopwatch
 from flowsep.text import TextEncoder, TextState
 from flowsep.unet import call_unet
 from vocoder.mel import MelConfig, mel_filterbank, mel_of_magnitude, stft
@@ -32,22 +33,6 @@ if TYPE_CHECKING:
     from flowsep.diffusion.process import DiffusionConfig
 
 ADAPTIVE_END = 0.95  # where an adaptive solver hands over to the last Euler step of a target-predicting model
-
-
-class Stopwatch:
-    """Wall-clock seconds per stage; waits for the device, so that a stage's work is counted where it was started."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device, self.seconds = device, {}
-        self.last = time.perf_counter()
-
-    def lap(self, stage: str) -> None:
-        """Book the time since the last lap under `stage`."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        now = time.perf_counter()
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self.last
-        self.last = now
 
 
 def normalise(mixture: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -86,6 +71,7 @@ class LatentSeparator(nn.Module):
             raise ModelError(f"the vocoder was made for another mel ({vocoder.config.mel}) than the model ({mel})")
         self.unet, self.codec, self.text, self.vocoder = unet, codec, text, vocoder
         self.mel, self.process, self.sampling, self.name = mel, process, sampling, name
+        self.presence: PresenceConfig | None = None  # fitted after training: `flowsep calibrate`
         self.register_buffer("filterbank", mel_filterbank(mel), persistent=False)
         frequencies = torch.arange(mel.n_fft // 2 + 1) * mel.sample_rate / mel.n_fft
         self.register_buffer("bin_weights", bin_weights(frequencies, mel), persistent=False)
@@ -184,8 +170,7 @@ class LatentSeparator(nn.Module):
         `at` (B,) are the positions of the rows in one recording, in samples: rows that overlap there then start from
         the same noise in what they share (`noise_along`). Without it each row has the noise of its own shape.
         `watch(t, x, v)` sees every evaluation of the velocity (`flowsep.flow.guidance.watched`), the candidates of an
-        item in a row; with an adaptive solver one row at a time. Raises UsageError for shapes or options that do not
-        fit.
+        item in a row; with an adaptive solver one row at a time. UsageError for shapes or options that do not fit.
         """
         options = self.resolve(options)
         if mixture.ndim != 2 or len(texts) != len(mixture) or not 0 < mixture.shape[1] <= self.window:
@@ -213,15 +198,15 @@ class LatentSeparator(nn.Module):
         noise = self.noise(shape, seeds, count, at).to(source)  # the same in any batch
         latent, calls = self.generate(source[rows], _rows(text, rows), _rows(without, rows), noise, options, watch)
         clock.lap("sampler")
-        streams = latent.to(self.dtype).chunk(self.process.stream_count, dim=1)
-        mels = [self.codec.decode(stream).float() for stream in streams]
+        mels = [self.codec.decode(z).float() for z in latent.to(self.dtype).chunk(self.process.stream_count, dim=1)]
         clock.lap("decode")
         mels, choices = self.choose(mels, source_mel, mixture.shape[-1], seeds, options)
         target, mask = self.render(mels, source_mel, mixture, mean, gain, options)
+        there = self.judge(mels, source_mel, mixture.shape[-1])
         clock.lap("render")
         settings = {**asdict(options), "device": str(self.device), "dtype": str(self.dtype).removeprefix("torch.")}
         nfe = round(calls / len(texts))
-        return Separation(target, mixture - target, nfe, clock.seconds, settings, mask, choices)
+        return Separation(target, mixture - target, nfe, clock.seconds, settings, mask, choices, there)
 
     def noise(self, shape: tuple[int, ...], seeds: Sequence[int], count: int, at: Sequence[int] | None) -> Tensor:
         """Start noise of `count` rows, the candidates of a row together, (count * len(seeds), *shape)."""
@@ -306,10 +291,8 @@ class LatentSeparator(nn.Module):
         if options.render == "vocoder":
             audio = self.vocoder.audio(mels[0].to(self.dtype), length).float()
             return audio / gain + mean, None
-        residual = mels[1] if len(mels) > 1 else None
-        mask = band_mask(mels[0], residual, source_mel, self.process.mask_exponent)
         frames = length // self.mel.hop_length + 1
-        mask = mask[:, :frames]
+        mask = self.mask(mels, source_mel)[:, :frames]
         if mask.shape[1] < frames:  # the frame after the last whole one: hold the gain
             mask = torch.cat([mask, mask[:, -1:]], dim=1)
         padded = nn.functional.pad(mixture, (0, max(0, self.mel.n_fft - length)))
@@ -321,6 +304,17 @@ class LatentSeparator(nn.Module):
             spectrum * gains, self.mel.n_fft, self.mel.hop_length, self.mel.win_length, window, length=padded.shape[-1]
         )
         return target[:, :length], mask
+
+    def mask(self, mels: list[Tensor], source_mel: Tensor) -> Tensor:
+        """Gain (B, N, M) of each mel band that the generated mels ask for."""
+        return band_mask(mels[0], mels[1] if len(mels) > 1 else None, source_mel, self.process.mask_exponent)
+
+    def judge(self, mels: list[Tensor], source_mel: Tensor, length: int) -> Tensor | None:
+        """Probability (B,) that the queries' sounds are there; None for a model that was not calibrated."""
+        if self.presence is None:
+            return None
+        heard = slice(length // self.mel.hop_length + 1)  # the padding does not vote
+        return presence(self.mask(mels, source_mel)[:, heard], source_mel[:, heard], self.presence).cpu()
 
     def log_mel(self, spectrum: Tensor) -> Tensor:
         """Log-mel (B, N, M) of a padded spectrum, without its last frame: N is a multiple of frame_multiple."""

@@ -88,6 +88,7 @@ class Account:
     choices: list[list[Choice]]  # by query and window; empty where there were no candidates
     rows: int  # through the network at once; halved where the memory did not do
     windows: int = 0
+    presence: list[float | None] = field(default_factory=list)  # per query: the highest of all windows
     skipped: int = 0  # of the windows: those without any span
     masked: bool = True  # False: waveforms
     own_masks: bool = True  # False: the masks, if any, were made from the rendered levels
@@ -96,7 +97,9 @@ class Account:
     @classmethod
     def of(cls, queries: int, rows: int) -> Account:
         """Nothing yet."""
-        return cls([0] * queries, [{} for _ in range(queries)], [[] for _ in range(queries)], rows)
+        account = cls([0] * queries, [{} for _ in range(queries)], [[] for _ in range(queries)], rows)
+        account.presence = [None] * queries
+        return account
 
 
 @dataclass
@@ -216,6 +219,9 @@ class Windows:
             account.settings[query] = dict(result.settings)
         for query, choice in zip(queries, result.choices, strict=False):  # no choices where there were no candidates
             account.choices[query].append(choice)
+        if result.presence is not None:
+            for query, there in zip(queries, result.presence.tolist(), strict=True):
+                account.presence[query] = max(there, account.presence[query] or 0.0)
         for stage, seconds in result.seconds.items():
             account.seconds[stage] = account.seconds.get(stage, 0.0) + seconds
 

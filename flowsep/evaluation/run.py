@@ -16,6 +16,7 @@ from flowsep.errors import InputError
 from flowsep.evaluation.recipe import SAMPLE_RATE, MixtureRow, interferer_query, render_row
 from flowsep.evaluation.signal import level_db, si_sdr
 from flowsep.evaluation.statistics import bootstrap_mean
+from flowsep.presence import area_under_curve
 from flowsep.protocol import SampleOptions, Separation, TextSeparator
 from vocoder.mel import MelConfig, log_mel
 
@@ -27,6 +28,8 @@ FIGURES = {
     "unseen_wording_loss": ("  lost with an unseen wording", "dB"),
     "absent_level_db": ("level when the sound is absent", "dB"),
     "log_mel_l1_ratio": ("log-mel L1 relative to the mixture's", "x"),
+    "presence": ("presence score when present", ""),
+    "presence_absent": ("presence score when absent", ""),
     "seconds": ("seconds per mixture", "s"),
 }
 
@@ -61,6 +64,10 @@ def evaluate_recipe(
         if values:
             report[name] = bootstrap_mean(values)
     report["median_si_sdri"] = statistics.median(item["si_sdri"] for item in items)
+    judged = [(item["presence"], item["presence_absent"]) for item in items if "presence_absent" in item]
+    if judged:
+        scores = [score for pair in judged for score in pair]
+        report["presence_auc"] = area_under_curve(scores, [True, False] * len(judged))
     report["improved_by_1_db"] = sum(item["si_sdri"] > 1 for item in items) / len(items)
     report["items"] = [{k: v for k, v in item.items() if k != "settings"} for item in items]
     return report
@@ -112,7 +119,7 @@ def evaluate_row(
     before = si_sdr(mixture, target).item()
     queries = other_queries(row, clips, unseen)
     (estimate,), right = ask(separator, mixture, [row.query], options)
-    others, _ = ask(separator, mixture, list(queries.values()), options)
+    others, rest = ask(separator, mixture, list(queries.values()), options)
     estimates = dict(zip(queries, others, strict=True))
     gains = {name: si_sdr(audio, target).item() - before for name, audio in estimates.items()}
     gain = si_sdr(estimate, target).item() - before
@@ -131,6 +138,10 @@ def evaluate_row(
     }
     if "unseen_query" in gains:
         figures["unseen_wording_loss"] = gain - gains["unseen_query"]
+    if right.presence is not None:
+        figures["presence"] = right.presence[0].item()
+        if "absent_query" in queries:
+            figures["presence_absent"] = rest.presence[list(queries).index("absent_query")].item()
     if "absent_query" in gains:
         figures["absent_level_db"] = (level_db(estimates["absent_query"]) - level_db(mixture)).item()
     names = ("id", "target_class", "interferer_class", "query", "snr_db")
@@ -152,4 +163,6 @@ def summary_lines(report: dict[str, Any]) -> list[str]:
             lines.append(f"{title:<38} {value['mean']:8.2f} {unit:<2} [{value['low']:.2f}, {value['high']:.2f}]")
     lines.append(f"{'median SI-SDR improvement':<38} {report['median_si_sdri']:8.2f} dB")
     lines.append(f"{'improved by more than 1 dB':<38} {100 * report['improved_by_1_db']:8.0f} %")
+    if "presence_auc" in report:
+        lines.append(f"{'presence: area under the curve':<38} {report['presence_auc']:8.3f}")
     return lines

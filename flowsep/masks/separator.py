@@ -16,7 +16,7 @@ from flowsep.masks.query import Query
 from flowsep.masks.resunet import ResUNet30
 from flowsep.options import check_options
 from flowsep.protocol import SampleOptions, Separation
-from flowsep.separator import Stopwatch
+from flowsep.stopwatch import Stopwatch
 from vocoder.mel import MelConfig
 
 # Options of a sampler, which a mask network has not, and the values that ask for nothing.
