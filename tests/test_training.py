@@ -46,7 +46,7 @@ def losses_of(run):
 def test_a_run_that_was_interrupted_and_resumed_equals_one_that_was_not(clips, text, tmp_path):
     whole = train_flow(CONFIG, clips, tmp_path / "whole", text=text, quiet=True)
     train_flow(CONFIG, clips, tmp_path / "parts", text=text, max_minutes=0, quiet=True)  # stops after its first step
-    more = replace(CONFIG, flow_stage=replace(STAGE, workers=2))  # how many processes mix the items changes none of them
+    more = replace(CONFIG, flow_stage=replace(STAGE, workers=2))  # the number of processes changes no item
     resumed = train_flow(more, clips, tmp_path / "parts", text=text, quiet=True)
     expected, found = weights_of(whole), weights_of(resumed)
     assert all(torch.equal(expected[key], found[key]) for key in expected)
