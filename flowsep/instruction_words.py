@@ -176,19 +176,20 @@ COMMANDS = frozenset(
     "make turn add put give set take get raise lower boost amplify increase decrease reduce eliminate erase delete bring "
     "convert translate transcribe apply normalise normalize find tell leave isolate separate export save send change".split()
 )
-ATTRIBUTE = (
-    r"(?:an? |the )?(?:(?:very |rather )?[\w-]+ )?(?:pitch|tempo|energy|emotion|voice|tone|speed|pace|volume|mood|accent)"
-    r"|(?:\w+ly|low|high|normal|fast|slow|loud|soft|sad|happy|angry)(?: (?:pitch|tempo|energy|tone|voice))?"
-)
+# What may follow "with" or "speaking" after an "and", and so begins no other sound.
+DESCRIBING = r"(?:with|who|whose|in an?|speaking|talking|singing)"
+ADVERB = r"(?!(?:slightly|gently|only|kindly|finally|lastly|firstly|secondly|thirdly|additionally|significantly)\b)\w+ly"
+TRAIT = r"(?:(?:very |rather )?[\w-]+ )?(?:pitch|tempo|energy|emotion|voice|tone|speed|pace|volume|mood|accent)"
+ATTRIBUTE = rf"(?:an? |the )?{TRAIT}|{ADVERB}|low|high|normal|fast|slow|loud|soft|sad|happy|angry"
 LONGEST = 14  # words of one description
 
 
 def things_of(phrase: str, quoted: list[str]) -> Things | None:
     """The sounds that a phrase like "the rain and the wind" names; None where it is no such phrase."""
     phrase = phrase.strip(" ,:")
+    phrase = re.sub(rf"^(?:{VOLUME})", "", phrase)
     while (shorter := re.sub(rf"{WHERE}$", "", phrase)) != phrase:
         phrase = shorter
-    phrase = re.sub(rf"^(?:{VOLUME})", "", phrase)
     phrase = re.sub(r"(?:'s?|s') (?:volume|level|loudness)$", "", phrase)
     phrase = re.sub(r"^(?:its|their|his|her) (?:volume|level|loudness|gain)$", "it", phrase)
     if re.fullmatch(PRONOUN, phrase):
@@ -211,7 +212,7 @@ def sounds_of(phrase: str, quoted: list[str]) -> tuple[str, ...] | None:
     joined: list[str] = []
     for piece in pieces:
         piece = piece.strip(" ,")
-        described = joined and re.search(r" (?:with|who|whose|in an?|speaking|talking|singing)\b", joined[-1])
+        described = joined and re.search(rf" {DESCRIBING}\b", joined[-1])
         if described and re.fullmatch(ATTRIBUTE, piece):
             joined[-1] += f" and {piece}"
         elif piece:

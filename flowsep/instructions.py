@@ -15,8 +15,8 @@ from typing import Any
 
 from flowsep.errors import UsageError
 from flowsep.gains import LIMIT_DB, MUTE, shown, tidied
-from flowsep.instruction_clauses import Operation, clause_operation
-from flowsep.instruction_words import canonical, things_of
+from flowsep.instruction_clauses import Operation, clause_operation, trimmed
+from flowsep.instruction_words import ADVERB, DESCRIBING, TRAIT, canonical, things_of
 
 EVERYTHING = "everything"  # the query that stands in where only the whole recording is turned up or down
 ADVICE = 'write it like "remove the dog, turn the rain down by 6 dB and keep the speech"; put odd names in "quotes"'
@@ -125,7 +125,11 @@ def operations(part: str, quoted: list[str]) -> list[Operation]:
                 if operation is None:
                     continue
                 one = (operation,)
+            if last < len(atoms) and goes_on(atoms[last - 1], atoms[last]):
+                continue
             others = best(last)
+            if one and one[0].action == "mention" and others and others[0].things.kind != "pronoun":
+                continue
             if others is not None and (found is None or len(one) + len(others) > len(found)):
                 found = one + others
         return found
@@ -143,10 +147,13 @@ LONGEST_LIST = 12  # atoms of one clause
 LONGEST_SENTENCE = 60
 
 
+def goes_on(before: str, after: str) -> bool:
+    """Whether "and" joins attributes of one sound: "a low pitch" and "high energy", "slowly" and "quietly"."""
+    return bool(re.search(rf" {DESCRIBING}\b", before) and re.match(rf"(?:{ADVERB}|{TRAIT})(?= |$)", after))
+
+
 def polite(atom: str) -> bool:
     """Whether nothing but politeness is said."""
-    from flowsep.instruction_clauses import trimmed
-
     return not trimmed(atom)
 
 
@@ -174,6 +181,8 @@ class Draft:
             self.apply_to_rest(action, gain, things.kind)
             return
         texts = self.named if things.kind == "pronoun" else things.texts
+        if self.dangling and things.kind != "pronoun":
+            self.refuse_dangling()
         if not texts:
             raise UsageError(f"it is not clear which sound is meant by a pronoun such as 'it'; name the sound; {ADVICE}")
         self.named, self.dangling = texts, action == "mention"
@@ -220,10 +229,14 @@ class Draft:
             action = "extract"
         self.actions[text] = (action, MUTE if action == "remove" else gain)
 
+    def refuse_dangling(self) -> None:
+        """UsageError for sounds that were named and nothing more."""
+        raise UsageError(f"nothing is said to be done with {shown(', '.join(self.named))}; {ADVICE}")
+
     def finished(self, sentence: str) -> Instruction:
         """The instruction; kept sounds stand alone where nothing else is asked for or all else is muted."""
         if self.dangling:
-            raise UsageError(f"nothing is said to be done with {shown(', '.join(self.named))}; {ADVICE}")
+            self.refuse_dangling()
         actions = {action for action, _ in self.actions.values()}
         if not actions and not self.rest:
             raise UsageError(f"the instruction asks for no change; {ADVICE}")
