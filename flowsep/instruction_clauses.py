@@ -18,6 +18,7 @@ from flowsep.instruction_words import (
     change_db,
     decibels,
     things_of,
+    words,
 )
 
 
@@ -37,33 +38,37 @@ def either(*phrases: str) -> str:
 
 VERBS = {
     "up": either(
-        *"raise boost amplify increase lift strengthen enhance emphasise emphasize accentuate magnify up".split(),
-        *(f"{verb} up" for verb in "turn bring push crank pump bump dial pull move fade ramp".split()),
+        *words("raise boost amplify increase lift strengthen enhance emphasise emphasize accentuate magnify up"),
+        *(f"{verb} up" for verb in words("turn bring push crank pump bump dial pull move fade ramp")),
         *("bring out", "turn way up"),
     ),
     "down": either(
-        *"lower reduce decrease attenuate soften quiet quieten duck fade dampen damp diminish weaken lessen dim".split(),
-        *(f"{verb} down" for verb in "turn bring tone dial pull push fade move bump quiet calm hush".split()),
+        *words("lower reduce decrease attenuate soften quiet quieten duck fade dampen damp diminish weaken lessen dim"),
+        *(f"{verb} down" for verb in words("turn bring tone dial pull push fade move bump quiet calm hush")),
         *("turn way down",),
     ),
     "remove": either(
-        *"remove eliminate delete erase drop cut strip mute silence kill lose discard ditch scrap suppress omit".split(),
-        *"exclude subtract block dump banish nix unmix denoise".split(),
-        *(f"{verb} out" for verb in "take cut filter strip throw wipe leave edit block clear clean get mute".split()),
-        *(f"{verb} away" for verb in "take strip throw clear".split()),
-        *(f"{verb} off" for verb in "turn switch shut".split()),
+        *words("remove eliminate delete erase drop cut strip mute silence kill lose discard ditch scrap suppress omit"),
+        *words("exclude subtract block dump banish nix unmix denoise"),
+        *(f"{verb} out" for verb in words("take cut filter strip throw wipe leave edit block clear clean get mute")),
+        *(f"{verb} away" for verb in words("take strip throw clear")),
+        *(f"{verb} off" for verb in words("turn switch shut")),
         *("get rid of", "do away with", "rid this of", "remove away", "clean up"),
     ),
     "extract": either(
-        *"extract isolate separate solo retrieve".split(),
-        *(f"{verb} out" for verb in "separate pull single pick lift solo isolate filter-in".split()),
-        *(f"{verb} (?:only|just|solely|nothing except)" for verb in "keep leave retain preserve extract isolate".split()),
-        *(f"(?:only|just|solely) {verb}" for verb in "keep leave retain preserve extract isolate".split()),
-        *("(?:give|get|play|show)(?: me)? (?:only|just)", "let me (?:only |just )?hear (?:only|just)", "let me (?:only|just) hear"),
-        *("(?:only |just )?(?:hear|listen to) (?:only|just)", "(?:only|just) (?:hear|want|listen to|play|give me|need)"),
+        *words("extract isolate separate solo retrieve"),
+        *(f"{verb} out" for verb in words("separate pull single pick lift solo isolate filter-in")),
+        *(
+            f"{verb} (?:only|just|solely|nothing except)"
+            for verb in words("keep leave retain preserve extract isolate")
+        ),
+        *(f"(?:only|just|solely) {verb}" for verb in words("keep leave retain preserve extract isolate")),
+        *("(?:give|get|play|show)(?: me)? (?:only|just)", "(?:only|just) (?:hear|want|listen to|play|give me|need)"),
+        *("let me (?:only |just )?hear (?:only|just)", "let me (?:only|just) hear"),
+        "(?:only |just )?(?:hear|listen to) (?:only|just)",
     ),
     "keep": either("keep", "leave", "retain", "preserve", "maintain", "hold on to", "save"),
-    "mention": either("find", "locate", "identify", "detect", "take", "there is", "there are", "there's", "i (?:can )?hear"),
+    "mention": either(*words("find locate identify detect take"), "there(?: is| are|'s)", "i (?:can )?hear"),
 }
 SPLIT = {  # "turn X down": verb, particle -> direction
     either("turn", "bring", "push", "crank", "pump", "bump", "dial", "pull", "move", "fade", "ramp"): {
@@ -106,24 +111,37 @@ GERUNDS |= {"turning": "turn", "making": "make", "giving": "give", "doubling": "
 GERUNDS |= {"muting": "mute", "freeing": "free", "tripling": "triple", "leaving": "leave"}
 
 ASKING = (
-    r"(?:(?:can|could|would|will|won't|might|may|should) (?:you|we|i|somebody|someone)(?: all)?(?: please| possibly| maybe| just| "
+    r"(?:(?:can|could|would|will|won't|might|may|should) (?:you|we|i|somebody|someone)(?: all)?(?: please|"
+    r" possibly| maybe| just| "
     r"kindly| perhaps)*(?: mind| be able to| have| try to| help me(?: to)?)?|"
-    r"(?:is|would) it (?:be )?(?:possible|ok|okay|feasible) (?:for you )?(?:to|if you)|is there (?:any |a |some )?way (?:for you )?"
-    r"(?:(?:you|we|i|that you) )?(?:could|can|to)|(?:i|we) (?:really |just )?(?:want|need|wish|prefer|(?:would|'d) (?:really )?"
-    r"(?:like|love|prefer))(?: you| for you| it if you)?(?: to(?! be\b))?|(?:i|we)'d (?:really )?(?:like|love|prefer)(?: it if)?(?: for)?"
-    r"(?: you)?(?: to(?! be\b))?|i would appreciate it if you(?: could| would)?|do me a favou?r and|be so kind (?:as )?to|i need you to|"
-    r"go ahead and|let's|let us|try to|try|help me(?: to)?|make sure (?:that )?(?:you|to)|how about|what about|what if (?:you|we)|"
-    r"your task is to|you (?:should|must|can|could)|we should|i think(?: that)?|are you able to|do you think you (?:can|could)|"
-    r"what (?:does|would|will) (?:it|this|that) sound like|play (?:it|this|that)(?: back)?|start by|begin by|and finish by|"
-    r"the task is to|i'm hoping to|i am hoping to|i'm trying to|it would be (?:nice|great|good|lovely) (?:if you (?:could )?|to))"
+    r"(?:is|would) it (?:be )?(?:possible|ok|okay|feasible) (?:for you )?(?:to|if you)|is there (?:any |a |"
+    r"some )?way (?:for you )?"
+    r"(?:(?:you|we|i|that you) )?(?:could|can|to)|(?:i|we) (?:really |just )?(?:want|need|wish|prefer|(?:would|"
+    r"'d) (?:really )?"
+    r"(?:like|love|prefer))(?: you| for you| it if you)?(?: to(?! be\b))?|(?:i|we)'d (?:really )?(?:like|love|"
+    r"prefer)(?: it if)?(?: for)?"
+    r"(?: you)?(?: to(?! be\b))?|i would appreciate it if you(?: could| would)?|do me a favou?r and|"
+    r"be so kind (?:as )?to|i need you to|"
+    r"go ahead and|let's|let us|try to|try|help me(?: to)?|make sure (?:that )?(?:you|to)|how about|what about|"
+    r"what if (?:you|we)|"
+    r"your task is to|you (?:should|must|can|could)|we should|i think(?: that)?|are you able to|"
+    r"do you think you (?:can|could)|"
+    r"what (?:does|would|will) (?:it|this|that) sound like|play (?:it|this|that)(?: back)?|start by|begin by|"
+    r"and finish by|"
+    r"the task is to|i'm hoping to|i am hoping to|i'm trying to|it would be (?:nice|great|good|"
+    r"lovely) (?:if you (?:could )?|to))"
 )
 FILLER = (
-    r"(?:please|kindly|and|also|then|first|firstly|second|secondly|third|next|finally|lastly|after that|afterwards|now|ok|okay|"
-    r"hi|hello|hey|hi there|hey there|dear computer|thanks|thank you|so|well|just(?= \w+ (?:the|all))|but|or rather|maybe|"
-    r"perhaps|instead|meanwhile|additionally|in addition|furthermore|at the same time|while|whereas|otherwise|um|uh|yes)"
+    r"(?:please|kindly|and|also|then|first|firstly|second|secondly|third|next|finally|lastly|after that|"
+    r"afterwards|now|ok|okay|"
+    r"hi|hello|hey|hi there|hey there|dear computer|thanks|thank you|so|well|just(?= \w+ (?:the|all))|but|"
+    r"or rather|maybe|"
+    r"perhaps|instead|meanwhile|additionally|in addition|furthermore|at the same time|while|whereas|otherwise|"
+    r"um|uh|yes)"
 )
 TAIL = (
-    r"(?:please|thanks|thank you|thanks a lot|thank you very much|thanks so much|for me|as well|too|if you can|if possible|"
+    r"(?:please|thanks|thank you|thanks a lot|thank you very much|thanks so much|for me|as well|too|if you can|"
+    r"if possible|"
     r"if you would|would you|will you|ok|okay|cheers|now)"
 )
 
@@ -140,16 +158,22 @@ def trimmed(clause: str) -> str:
         asked |= shorter != clause
         clause = shorter.strip(" ,:")
     first, _, others = clause.partition(" ")
-    if first in GERUNDS and others and (asked or re.match(r"the |a |an |all |every|it |them |up |down |out ", f"{others} ")):
+    if (
+        first in GERUNDS
+        and others
+        and (asked or re.match(r"the |a |an |all |every|it |them |up |down |out ", f"{others} "))
+    ):
         clause = f"{GERUNDS[first]} {others}"
-    return re.sub(r"^(?:could|can|would|should|may|might) (?=(?:the|a|an|my|this|that|these|those|all|everything) )", "", clause)
+    determiner = "(?:the|a|an|my|this|that|these|those|all|everything)"
+    return re.sub(rf"^(?:could|can|would|should|may|might) (?={determiner} )", "", clause)
 
 
 def clause_operation(clause: str, quoted: list[str]) -> Operation | None:
     """What one clause asks for; None where it cannot be read."""
     clause = trimmed(clause)
     clause = re.sub(r"^(.*?\b(?:everything|all(?: the)? sounds?)) (.+?),? (except(?: for)? .+)$", r"\1 \3 \2", clause)
-    clause = re.sub(r"\b(?:do not|don't|dont|never|without) (?:touch|change|alter|modify|affect|edit|touching|changing) ", "%same ", clause)
+    same = r"\b(?:do not|don't|dont|never|without) (?:touch|change|alter|modify|affect|edit|touching|changing) "
+    clause = re.sub(same, "%same ", clause)
     for rule in RULES:
         found = rule(clause, quoted)
         if found is not None:
@@ -192,7 +216,8 @@ def by_wish(clause: str, quoted: list[str]) -> Operation | None:
     found = re.fullmatch(rf"(?:({DEGREE}) )?(more|less) (.+)", clause)
     if found:
         return changed("up" if found[2] == "more" else "down", found[3], found[1], quoted)
-    found = re.fullmatch(r"i (?:can't|cannot|can not|can (?:barely|hardly|scarcely)) hear (.+?)(?: (?:well|properly|clearly))?", clause)
+    cannot = r"i (?:can't|cannot|can not|can (?:barely|hardly|scarcely)) hear"
+    found = re.fullmatch(rf"{cannot} (.+?)(?: (?:well|properly|clearly))?", clause)
     found = found or re.fullmatch(r"hear (.+) (?:better|more|more clearly|more loudly)", clause)
     if found:
         return changed("up", found[1], None, quoted)
@@ -225,10 +250,12 @@ def by_dose(clause: str, quoted: list[str]) -> Operation | None:
         found = re.fullmatch(pattern, clause)
         if found:
             return operation("gain", found["x"], quoted, sign * float(found["n"]))
-    found = re.fullmatch(r"give (.+?) (?:a|some) (?:(?P<little>little|slight|small) |(?P<big>big|huge|strong) )?(?:boost|more volume)", clause)
+    boost = r"(?:a|some) (?:(?P<little>little|slight|small) |(?P<big>big|huge|strong) )?(?:boost|more volume)"
+    found = re.fullmatch(rf"give (.+?) {boost}", clause)
     if found:
         return changed("up", found[1], "a little" if found["little"] else "a lot" if found["big"] else None, quoted)
-    found = re.fullmatch(rf"(?:set|scale|multiply|put|change|adjust|gain) (.+?) ((?:to|at|by) {ABOUT}[+-]?(?:{NUMBER})(?:db|%|x)?)", clause)
+    number = rf"(?:to|at|by) {ABOUT}[+-]?(?:{NUMBER})(?:db|%|x)?"
+    found = re.fullmatch(rf"(?:set|scale|multiply|put|change|adjust|gain) (.+?) ({number})", clause)
     if found is None:
         return None
     amount = found[2]
@@ -243,7 +270,8 @@ def by_factor(clause: str, quoted: list[str]) -> Operation | None:
     if found:
         return operation("gain", found[2], quoted, decibels(FACTORS[found[1]]))
     found = re.fullmatch(
-        rf"(?:make |get |have |let |turn |play )?(.+?) (?:{BE})?({NUMBER})x (?:as )?(loud|louder|the (?:volume|level|loudness)|"
+        rf"(?:make |get |have |let |turn |play )?(.+?) (?:{BE})?({NUMBER})x (?:as )?(loud|louder|the (?:volume|"
+        rf"level|loudness)|"
         rf"quiet|quieter|softer|lower|higher)(?: as (?:it is|before|now|they are))?",
         clause,
     )
@@ -260,7 +288,9 @@ def by_verb(clause: str, quoted: list[str]) -> Operation | None:
         clause = f"{clause[found.end() :]} {found[1]}"
     for verbs, particles in SPLIT.items():
         for particle, direction in particles.items():
-            found = re.fullmatch(rf"{verbs} (.+?) (?:(way|right|all the way) )?{particle}{OUT_OF}(?: ({AMOUNT}))?", clause)
+            found = re.fullmatch(
+                rf"{verbs} (.+?) (?:(way|right|all the way) )?{particle}{OUT_OF}(?: ({AMOUNT}))?", clause
+            )
             result = found and changed(direction, found[1], found[3] or (found[2] and STRONG_WORD), quoted)
             if result:
                 return result
@@ -286,9 +316,10 @@ def by_predicate(clause: str, quoted: list[str]) -> Operation | None:
         found = re.fullmatch(rf"(.+?) {TOO}{words}", clause)
         if found:
             return operation("gain", found[1], quoted, change_db(STRONG_WORD if found["much"] else None, sign))
-    found = re.fullmatch(rf"{make} (?:barely|hardly|scarcely|almost in|nearly in|just)-? ?audible|{make} (?:almost|nearly|practically) (?:silent|inaudible)", clause)
+    faint = r"(?:(?:barely|hardly|scarcely|just) audible|(?:almost|nearly|practically) (?:silent|inaudible))"
+    found = re.fullmatch(rf"{make} {faint}", clause)
     if found:
-        return operation("gain", found[1] or found[2], quoted, FAINT_DB)
+        return operation("gain", found[1], quoted, FAINT_DB)
     for action, words in DONE.items():
         found = re.fullmatch(rf"{make} {words}(?: ({AMOUNT}))?", clause)
         result = found and changed(action, found[1], found[2], quoted)

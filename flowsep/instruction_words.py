@@ -11,7 +11,13 @@ from flowsep.gains import MUTE
 PLAIN_DB = 6.0  # "louder", "turn down"
 SLIGHT_DB, STRONG_DB, FAINT_DB = 3.0, 12.0, -20.0  # "slightly", "a lot", "barely audible"
 
-ONES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split()
+
+def words(text: str) -> list[str]:
+    """The words of a text."""
+    return text.split()
+
+
+ONES = words("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen")
 NUMBERS = {
     **{word: number for number, word in enumerate(ONES)},
     "eighteen": 18,
@@ -25,7 +31,9 @@ NUMBERS = {
     "ninety": 90,
 }
 NUMBER = r"\d+(?:\.\d+)?|\.\d+"
-SLIGHT = r"(?:ever so )?slightly|somewhat|(?:just )?a (?:little bit|little|bit|touch|tad|notch|hair)|a small amount|gently"
+SLIGHT = (
+    r"(?:ever so )?slightly|somewhat|(?:just )?a (?:little bit|little|bit|touch|tad|notch|hair)|a small amount|gently"
+)
 STRONG = (
     r"quite a (?:bit|lot)|a (?:whole )?lot|a great deal|lots|way|much|far|significantly|considerably|drastically|"
     r"substantially|greatly|strongly|heavily|dramatically|massively|really|very much"
@@ -51,7 +59,7 @@ def canonical(sentence: str) -> tuple[str, list[str]]:
         quoted.append(" ".join(match[1].split()))
         return f"quoted-{len(quoted) - 1}"
 
-    text = sentence.translate(str.maketrans("“”„‘’−–", "\"\"\"''--"))
+    text = sentence.translate(str.maketrans("“”„‘’−–", '"""\'\'--'))
     text = re.sub(r'"([^"]*[^"\s][^"]*)"', keep, text).lower()
     text = re.sub(rf"\b({'|'.join(NUMBERS)})(?= ?(?:db|decibels?|percent|%|times|fold|-fold)\b)", digits, text)
     text = re.sub(r"\ba (decibel|db)\b", r"1 \1", text)
@@ -64,9 +72,11 @@ def canonical(sentence: str) -> tuple[str, list[str]]:
     text = re.sub(r"\bthreefold\b", "3x", text)
     text = re.sub(rf"({NUMBER})(?: times|x|[ -]?fold)(?!\w)", r"\1x", text)
     text = re.sub(r"\bfourfold\b", "4x", text)
-    for words, factor in (("half", "0.5"), ("a third", "0.333333333"), ("a quarter", "0.25"), ("a fifth", "0.2")):
-        text = re.sub(rf"(?<=\bby )(?:a )?{words}\b|(?<=\bin ){words}\b|(?<=\bto ){words}\b", f"{factor}x", text)
-        text = re.sub(rf"\b{words}(?= as loud| as quiet| the (?:volume|level|loudness)| (?:its|their) )", f"{factor}x", text)
+    for part, factor in (("half", "0.5"), ("a third", "0.333333333"), ("a quarter", "0.25"), ("a fifth", "0.2")):
+        text = re.sub(rf"(?<=\bby )(?:a )?{part}\b|(?<=\bin ){part}\b|(?<=\bto ){part}\b", f"{factor}x", text)
+        text = re.sub(
+            rf"\b{part}(?= as (?:loud|quiet)| the (?:volume|level|loudness)| (?:its|their) )", f"{factor}x", text
+        )
     return " ".join(text.split()), quoted
 
 
@@ -87,14 +97,14 @@ def change_db(amount: str | None, sign: int) -> float | None:
     """
     if not amount:
         return sign * PLAIN_DB if sign else None
-    words = re.sub(r" (?:each|both)$| of (?:its|their|the) \w+$", "", amount)
-    if re.fullmatch(SLIGHT, words):
+    said = re.sub(r" (?:each|both)$| of (?:its|their|the) \w+$", "", amount)
+    if re.fullmatch(SLIGHT, said):
         return sign * SLIGHT_DB if sign else None
-    if re.fullmatch(STRONG, words):
+    if re.fullmatch(STRONG, said):
         return sign * STRONG_DB if sign else None
-    if re.fullmatch(DEGREE, words):
+    if re.fullmatch(DEGREE, said):
         return sign * PLAIN_DB if sign else None
-    found = re.fullmatch(rf"(?:(by|to|at|in) )?{ABOUT}([+-]?)({NUMBER})(db|%|x)?", words)
+    found = re.fullmatch(rf"(?:(by|to|at|in) )?{ABOUT}([+-]?)({NUMBER})(db|%|x)?", said)
     if found is None:
         return None
     preposition, own_sign, value, unit = found[1], found[2], float(found[3]), found[4] or "db"
@@ -142,15 +152,20 @@ class Things:
     texts: tuple[str, ...] = ()
 
 
-DETERMINER = r"(?:(?:both|all)(?: of)? (?:the|these|those) |both |all (?:of )?|the |a |an |that |this |those |these |any |some |my |our |every )"
+DETERMINER = (
+    r"(?:(?:both|all)(?: of)? (?:the|these|those) |both |all (?:of )?|"
+    r"(?:the|an?|that|this|those|these|any|some|my|our|every) )"
+)
 ALL = (
     r"(?:everything|(?:all|every)(?: of)?(?: the)? (?:sounds?|audio|sources|tracks)|all|anything|all of it|everyone|"
     r"the (?:whole|entire|complete|full) (?:thing|mix|mixture|recording|track|audio|clip|file)|"
     r"(?:the )?(?:overall|total|master|general) (?:volume|level|loudness|sound)|the (?:mix|mixture|recording|audio))"
 )
 REST = (
-    r"(?:(?:everything|all|anything|everyone|every sound|all the sounds?) (?:else|other)|the (?:rest|others?|remainder)|"
-    r"(?:all |any |every )?(?:of )?(?:the )?(?:other|remaining) (?:sounds?|noises?|sources|things|stuff|audio|ones|tracks)|"
+    r"(?:(?:everything|all|anything|everyone|every sound|all the sounds?) (?:else|other)|the (?:rest|others?|"
+    r"remainder)|"
+    r"(?:all |any |every )?(?:of )?(?:the )?(?:other|remaining) (?:sounds?|noises?|sources|things|stuff|audio|"
+    r"ones|tracks)|"
     r"all (?:the )?others|the rest of the (?:sounds?|recording|mix|mixture|audio|noises?|track|clip))"
 )
 EXCEPT = r"(?:except(?: for)?|besides|apart from|other than|aside from|excluding|that (?:is not|isn't|are not))"
@@ -158,27 +173,33 @@ PRONOUN = (
     r"(?:it|them|they|that|this|those|these|him|her|both|both of (?:them|these|those)|them (?:both|all)|it all|"
     r"(?:that|this|the) (?:one|sound|noise)|(?:these|those|the) (?:two|sounds))"
 )
-VOLUME = r"(?:the )?(?:overall )?(?:volume|level|loudness|gain|sound level|intensity|amplitude|sound volume) (?:of|for|on|from) "
+VOLUME = r"(?:the )?(?:overall )?(?:(?:sound )?(?:volume|level)|loudness|gain|intensity|amplitude) (?:of|for|on|from) "
 WHERE = (
     r" (?:(?:from|in|of|out of|on|off|within|to|for) (?:the|this|that|my|our) (?:\w+ )?"
-    r"(?:recording|mix|mixture|audio|clip|file|track|sound file|soundtrack|background music mix|scene|sample)|in here|in it|from it|"
+    r"(?:recording|mix|mixture|audio|clip|file|track|sound file|soundtrack|background music mix|scene|sample)|"
+    r"in here|in it|from it|"
     r"out of (?:there|here|it)|from there|completely|entirely|altogether|fully|totally|for me|as well|too|also|again|"
     r"right now|now|if (?:possible|you can)|in the end|at all|instead)"
 )
 # Words that no description of a sound holds: where one is left over, the sentence was not understood.
 STRAY = frozenset(
-    "i you we me us i'd i'm let's please can could would should must be don't not dont up down louder quieter softer "
-    "mute muted remove removed extract isolate isolated only just except else everything then it them its "
-    "db decibels volume level too more less keep".split()
+    words(
+        "i you we me us i'd i'm let's please can could would should must be don't not dont up down louder quieter softer "
+        "mute muted remove removed extract isolate isolated only just except else everything then it them its "
+        "db decibels volume level too more less keep"
+    )
 )
 # Nor does one begin with a command.
 COMMANDS = frozenset(
-    "make turn add put give set take get raise lower boost amplify increase decrease reduce eliminate erase delete bring "
-    "convert translate transcribe apply normalise normalize find tell leave isolate separate export save send change".split()
+    words(
+        "make turn add put give set take get raise lower boost amplify increase decrease reduce eliminate erase delete bring "
+        "convert translate transcribe apply normalise normalize find tell leave isolate separate export save send change"
+    )
 )
 # What may follow "with" or "speaking" after an "and", and so begins no other sound.
 DESCRIBING = r"(?:with|who|whose|in an?|speaking|talking|singing)"
-ADVERB = r"(?!(?:slightly|gently|only|kindly|finally|lastly|firstly|secondly|thirdly|additionally|significantly)\b)\w+ly"
+NO_MANNER = "(?:slightly|gently|only|kindly|finally|lastly|firstly|secondly|thirdly|additionally|significantly)"
+ADVERB = rf"(?!{NO_MANNER}\b)\w+ly"
 TRAIT = r"(?:(?:very |rather )?[\w-]+ )?(?:pitch|tempo|energy|emotion|voice|tone|speed|pace|volume|mood|accent)"
 ATTRIBUTE = rf"(?:an? |the )?{TRAIT}|{ADVERB}|low|high|normal|fast|slow|loud|soft|sad|happy|angry"
 LONGEST = 14  # words of one description
@@ -233,11 +254,11 @@ def bare(piece: str) -> str:
 
 def plausible(text: str) -> bool:
     """Whether a text can be the description of a sound: words, none of them one of instructions, not too many."""
-    words = text.split()
-    if not 0 < len(words) <= LONGEST or STRAY & set(words) or words[0] in COMMANDS:
+    parts = words(text)
+    if not 0 < len(parts) <= LONGEST or STRAY & set(parts) or parts[0] in COMMANDS:
         return False
     if re.search(r"\d(?:db|%|x)(?!\w)|\bby \d", text) or not re.search(r"\w", text):
         return False
-    if {"is", "are", "was", "were"} & set(words) and not {"who", "that", "which"} & set(words):
+    if {"is", "are", "was", "were"} & set(parts) and not {"who", "that", "which"} & set(parts):
         return False
-    return not re.fullmatch(rf"(?:{PRONOUN}|{REST}|{ALL}|the|an?|volume|sounds?|to .*|of .*|for .*|by .*|with .*)", text)
+    return not re.fullmatch(rf"(?:{PRONOUN}|{REST}|{ALL}|the|an?|volume|sounds?|(?:to|of|for|by|with) .*)", text)

@@ -87,10 +87,11 @@ def parse_instruction(sentence: str) -> Instruction:
 def sentences(text: str) -> list[str]:
     """The parts between full stops, semicolons, "then" and "but", each a sentence by itself."""
     text = re.sub(r"\b(?:nothing|anything) (?:but|except|other than)\b", "only", text)
-    text = re.sub(r",? \b(?:but(?: not)?|except|save for|apart from|other than)(?= (?:for |the |a |an )?)", but_is_except, text)
+    text = re.sub(r",? \b(?:but|except|save for|apart from|other than)(?= )", but_is_except, text)
     text = re.sub(r"^all except|(?<=[ ,])all except", "everything except", text)
     text = re.sub(r": (?=[+-]?\d)", " ", text)
-    parts = re.split(r"[!?;]+|\.(?!\d)|:(?= )|,? (?:and )?then (?=\w)|,? but |,? while |,? whereas |,? and finally ", text)
+    borders = r"[!?;]+|\.(?!\d)|:(?= )|,? (?:and )?then (?=\w)|,? (?:but|while|whereas|and finally) "
+    parts = re.split(borders, text)
     return [part.strip(" ,") for part in parts if part and part.strip(" ,")]
 
 
@@ -105,11 +106,11 @@ def but_is_except(match: re.Match[str]) -> str:
 def operations(part: str, quoted: list[str]) -> list[Operation]:
     """The operations of one sentence: the split into the most clauses that all can be read; UsageError without one."""
     pieces = re.split(r"(,? (?:and|as well as|plus) (?:also )?|, )", part)
-    atoms, joints = pieces[::2], pieces[1::2]
+    atoms = pieces[::2]  # the odd ones are what joins them
 
     @cache
     def read(first: int, last: int) -> Operation | None:
-        joined = atoms[first] + "".join(j + a for j, a in zip(joints[first : last - 1], atoms[first + 1 : last], strict=True))
+        joined = "".join(pieces[2 * first : 2 * last - 1])
         return clause_operation(joined, quoted) or bare_mention(joined, first, last, len(atoms), quoted)
 
     @cache
@@ -164,6 +165,10 @@ def bare_mention(phrase: str, first: int, last: int, count: int, quoted: list[st
     return Operation("mention", things) if named else None
 
 
+# What becomes of X where "everything except X" is removed, extracted, kept or changed.
+OTHERS = {"remove": "extract", "extract": "remove", "keep": "remove", "gain": "untouched"}
+
+
 @dataclass
 class Draft:
     """The edits so far, in the order in which their sounds were named."""
@@ -184,21 +189,21 @@ class Draft:
         if self.dangling and things.kind != "pronoun":
             self.refuse_dangling()
         if not texts:
-            raise UsageError(f"it is not clear which sound is meant by a pronoun such as 'it'; name the sound; {ADVICE}")
+            raise UsageError(f"it is not clear what a word such as 'it' stands for; name the sound; {ADVICE}")
         self.named, self.dangling = texts, action == "mention"
         if action == "mention":
             return
         if things.kind == "except":
             if action == "gain":
                 self.set_rest(gain)
-            action = {"remove": "extract", "extract": "remove", "keep": "remove", "gain": "untouched"}.get(action, action)
+            action = OTHERS.get(action, action)
         for text in texts:
             self.put(text, action, gain)
 
     def apply_to_rest(self, action: str, gain: float, kind: str) -> None:
         """Set the gain of everything (else)."""
-        if kind == "everything" and (action in ("remove", "mention", "extract") or (action == "gain" and self.rest is not None)):
-            raise UsageError(f"nothing would be left, or nothing is asked; {ADVICE}")
+        if kind == "everything" and action in ("remove", "mention", "extract"):
+            raise UsageError(f"nothing would be left, or nothing changed; {ADVICE}")
         if action == "remove":
             self.set_rest(MUTE)
         elif action == "gain":

@@ -12,7 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 
-ADJECTIVES = "happy sad angry loud quiet fast-talking slow-talking high-pitched low-pitched energetic calm surprised".split()
+ADJECTIVES = (
+    *("happy", "sad", "angry", "loud", "quiet", "energetic", "calm", "surprised"),
+    *("fast-talking", "slow-talking", "high-pitched", "low-pitched"),
+)
 ENDS = (
     "",
     " with a high pitch",
@@ -23,13 +26,20 @@ ENDS = (
     " with a fast tempo",
 )
 PEOPLE = ("female speaker", "male speaker", "woman", "man", "female voice", "male voice", "lady", "guy")
-SOUNDS = """dog barking|rain falling|playing acoustic guitar|people crowd|wind noise|baby laughter|cap gun shooting|
-car engine knocking|ripping paper|black capped chickadee calling|lathe spinning|mosquito buzzing|arc welding|ice cracking|
-mouse clicking|church bell ringing|playing double bass|driving buses|people sniggering|fire truck siren|sheep bleating|
-train horning|toilet flushing|tap dancing|hail|thunder|vacuum cleaner cleaning floors|cat purring|sea waves|bird chirping|
-skateboarding|typing on computer keyboard|helicopter|police car (siren)|splashing water|frog croaking|chainsawing trees|
-people eating crisps|opening or closing drawers|volcano explosion|playing the harp|chopping wood|strike lighter""".replace("\n", "").split("|")
-HALF, DOUBLE = -6.0, 6.0  # what "quieter" and "louder" without an amount mean
+VGGSOUND = (  # class labels
+    "dog barking|rain falling|playing acoustic guitar|people crowd|wind noise|baby laughter|cap gun shooting|"
+    "car engine knocking|ripping paper|black capped chickadee calling|lathe spinning|mosquito buzzing|"
+    "arc welding|ice cracking|mouse clicking|church bell ringing|playing double bass|driving buses|"
+    "people sniggering|fire truck siren|sheep bleating|train horning|toilet flushing|tap dancing|hail|thunder|"
+    "vacuum cleaner cleaning floors|cat purring|sea waves|bird chirping|skateboarding|"
+    "typing on computer keyboard|helicopter|police car (siren)|splashing water|frog croaking|chainsawing trees|"
+    "people eating crisps|opening or closing drawers|volcano explosion|playing the harp|chopping wood|"
+    "strike lighter"
+)
+SOUNDS = VGGSOUND.split("|")
+FRAMES = ("Please {}.", "I want to {}.", "Can you {}?", "{}", "Could you please {}?", "I'd like you to {}")
+FRAMES += ("Would you {}, please?",)
+DESCRIPTIONS = [*SOUNDS, "man talking over music", "dog barking in the distance", "water dripping into a bucket"]
 
 
 @dataclass(frozen=True)
@@ -83,11 +93,9 @@ def clause(action: str, name: str, draw: random.Random) -> str:
 
 def wrapped(clauses: list[str], draw: random.Random) -> str:
     """Clauses as one request: please, I want to, can you, joined by commas and "and"."""
-    joined = clauses[0] if len(clauses) == 1 else ", ".join(clauses[:-1]) + draw.choice((" and ", ", and ")) + clauses[-1]
-    frame = draw.choice(
-        ("Please {}.", "I want to {}.", "Can you {}?", "{}", "Could you please {}?", "I'd like you to {}", "Would you {}, please?")
-    )
-    sentence = frame.format(joined)
+    *others, last = clauses
+    joined = ", ".join(others) + draw.choice((" and ", ", and ")) + last if others else last
+    sentence = draw.choice(FRAMES).format(joined)
     return sentence[0].upper() + sentence[1:]
 
 
@@ -140,7 +148,8 @@ def listed(names: list[str]) -> str:
 
 def by_class(task: str, string: str, draw: random.Random) -> Case:
     """All speech against all background sounds."""
-    speech, sounds = draw.choice(("speech", "voices", "speakers")), draw.choice(("background sounds", "sound effects", "background noise"))
+    speech = draw.choice(("speech", "voices", "speakers"))
+    sounds = draw.choice(("background sounds", "sound effects", "background noise"))
     clauses, edits, rest = [], {}, 0.0
     for name, action in ((speech, string[0]), (sounds, string[2])):
         if action == "1":
@@ -164,9 +173,10 @@ def overall(task: str, action: str, draw: random.Random) -> Case:
 
 def hsm_case(draw: random.Random) -> Case:
     """Extract or remove one description, as HSM-TSS words it."""
-    text = draw.choice([*SOUNDS, "man talking over music", "dog barking in the distance", "water dripping into a bucket"])
+    text = draw.choice(DESCRIPTIONS)
     extract = draw.random() < 0.5
-    verb = draw.choice(("extract", "separate", "keep", "isolate") if extract else ("remove", "drop", "eliminate", "filter out"))
+    verbs = ("extract", "separate", "keep", "isolate") if extract else ("remove", "drop", "eliminate", "filter out")
+    verb = draw.choice(verbs)
     name = draw.choice(("", "the ", "the sound of ", "the sounds of ")) + text
     where = draw.choice(("", " from the mixture", " from this audio", " from the recording", " from the audio clip"))
     edit = ("extract", 0.0) if extract else ("remove", -math.inf)
@@ -178,6 +188,7 @@ def generated(seed: int = 0, per_task: int = 120, hsm: int = 480) -> Iterator[Ca
     draw = random.Random(seed)
     for task, strings in task_strings().items():
         for number in range(per_task):
-            yield lcr_case(task, strings[number * len(strings) // per_task if len(strings) > per_task else number % len(strings)], draw)
+            at = number * len(strings) // per_task if len(strings) > per_task else number % len(strings)
+            yield lcr_case(task, strings[at], draw)
     for _ in range(hsm):
         yield hsm_case(draw)
