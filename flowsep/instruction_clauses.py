@@ -91,11 +91,14 @@ BE = r"(?:(?:should|must|needs? to|has to|have to|ought to|could|can|to|shall|mi
 LOUDER = r"(?:louder|more audible|more prominent|clearer|higher|stronger|up)"
 QUIETER = r"(?:quieter|softer|fainter|lower|less loud|less prominent|less noisy|more quiet|calmer|weaker|down)"
 DONE = {  # participles and states after a sound
-    "remove": r"(?:removed|muted|gone|deleted|erased|eliminated|silenced|(?:cut|taken|filtered|stripped) out|taken away|"
+    "remove": r"(?:removed|muted|gone|deleted|erased|eliminated|silenced|(?:cut|taken|filtered|stripped) out|"
+    r"taken away|"
     r"turned off|silent|inaudible|disappear|vanish|go away|off|out|mute)",
-    "extract": r"(?:isolated|extracted|separated|only|alone|(?:on|by) (?:its|his|her|their) own|and nothing else|in isolation)",
+    "extract": r"(?:isolated|extracted|separated|only|alone|(?:on|by) (?:its|his|her|their) own|and nothing else|"
+    r"in isolation)",
     "keep": r"(?:kept|preserved|retained|left)",
-    "untouched": r"(?:alone|as (?:it is|they are|is|it was|before)|unchanged|untouched|intact|the same|like (?:it is|they are))",
+    "untouched": r"(?:alone|as (?:it is|they are|is|it was|before)|unchanged|untouched|intact|the same|"
+    r"like (?:it is|they are))",
     "up": r"(?:raised|boosted|amplified|increased|turned up|brought up|stand out)",
     "down": r"(?:lowered|reduced|decreased|attenuated|turned down|brought down|softened|quiet|soft)",
 }
@@ -209,7 +212,7 @@ def by_state(clause: str, quoted: list[str]) -> Operation | None:
 
 def by_wish(clause: str, quoted: list[str]) -> Operation | None:
     """ "I don't want to hear X", "no more X", "a bit less X", "I can't hear X", "hear X on its own"."""
-    wants = r"(?:i (?:don't|do not|never) (?:want|need|like)(?: to hear| to have)?|i'd rather not hear|i hate|i can't stand)"
+    wants = r"(?:i (?:don't|do not|never) (?:want|like)(?: to (?:hear|have))?|i'd rather not hear|i hate|i can't stand)"
     found = re.fullmatch(rf"(?:{wants}|no more|no|without|stop) (?:any |hearing )?(.+?)(?: any ?more)?", clause)
     if found:
         return operation("remove", found[1], quoted)
@@ -306,22 +309,23 @@ def by_verb(clause: str, quoted: list[str]) -> Operation | None:
 
 def by_predicate(clause: str, quoted: list[str]) -> Operation | None:
     """ "make X quieter by 3 dB", "X down 6 dB", "X should be removed", "X is too loud", "X +3 dB"."""
-    make = rf"(?:(?:make|get|have|let|leave|set|put|move|want) )?(.+?)(?: (?:{BE.strip()}|should|must|needs to|has to|go|to be))?"
-    for sign, words in ((1, LOUDER), (-1, QUIETER)):
-        found = re.fullmatch(rf"{make} (?:({AMOUNT}) )?{words}(?: ({AMOUNT}))?", clause)
+    verb = "(?:make|get|have|let|leave|set|put|move|want)"
+    make = rf"(?:{verb} )?(.+?)(?: (?:{BE.strip()}|should|must|needs to|has to|go|to be))?"
+    for sign, louder in ((1, LOUDER), (-1, QUIETER)):
+        found = re.fullmatch(rf"{make} (?:({AMOUNT}) )?{louder}(?: ({AMOUNT}))?", clause)
         result = found and operation("gain", found[1], quoted, change_db(found[2] or found[3], sign))
         if result:
             return result
-    for sign, words in ((-1, r"(?:loud|noisy|high|strong|prominent)"), (1, r"(?:quiet|soft|faint|low|weak)")):
-        found = re.fullmatch(rf"(.+?) {TOO}{words}", clause)
+    for sign, loud in ((-1, r"(?:loud|noisy|high|strong|prominent)"), (1, r"(?:quiet|soft|faint|low|weak)")):
+        found = re.fullmatch(rf"(.+?) {TOO}{loud}", clause)
         if found:
             return operation("gain", found[1], quoted, change_db(STRONG_WORD if found["much"] else None, sign))
     faint = r"(?:(?:barely|hardly|scarcely|just) audible|(?:almost|nearly|practically) (?:silent|inaudible))"
     found = re.fullmatch(rf"{make} {faint}", clause)
     if found:
         return operation("gain", found[1], quoted, FAINT_DB)
-    for action, words in DONE.items():
-        found = re.fullmatch(rf"{make} {words}(?: ({AMOUNT}))?", clause)
+    for action, done in DONE.items():
+        found = re.fullmatch(rf"{make} {done}(?: ({AMOUNT}))?", clause)
         result = found and changed(action, found[1], found[2], quoted)
         if result:
             return result

@@ -184,16 +184,17 @@ WHERE = (
 # Words that no description of a sound holds: where one is left over, the sentence was not understood.
 STRAY = frozenset(
     words(
-        "i you we me us i'd i'm let's please can could would should must be don't not dont up down louder quieter softer "
-        "mute muted remove removed extract isolate isolated only just except else everything then it them its "
+        "i you we me us i'd i'm let's please can could would should must be don't not dont up down louder quieter "
+        "softer mute muted remove removed extract isolate isolated only just except else everything then it them its "
         "db decibels volume level too more less keep"
     )
 )
 # Nor does one begin with a command.
 COMMANDS = frozenset(
     words(
-        "make turn add put give set take get raise lower boost amplify increase decrease reduce eliminate erase delete bring "
-        "convert translate transcribe apply normalise normalize find tell leave isolate separate export save send change"
+        "make turn add put give set take get raise lower boost amplify increase decrease reduce eliminate erase delete "
+        "bring convert translate transcribe apply normalise normalize find tell leave isolate separate export save "
+        "send change"
     )
 )
 # What may follow "with" or "speaking" after an "and", and so begins no other sound.
@@ -259,6 +260,8 @@ def plausible(text: str) -> bool:
         return False
     if re.search(r"\d(?:db|%|x)(?!\w)|\bby \d", text) or not re.search(r"\w", text):
         return False
+    if re.match(r"(?!\w+ing )[\w-]+ (?:the|an?|my|our|this|that) ", f"{text} "):
+        return False  # a verb of no instruction: "paint the cat blue"
     if {"is", "are", "was", "were"} & set(parts) and not {"who", "that", "which"} & set(parts):
         return False
     return not re.fullmatch(rf"(?:{PRONOUN}|{REST}|{ALL}|the|an?|volume|sounds?|(?:to|of|for|by|with) .*)", text)

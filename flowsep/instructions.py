@@ -46,7 +46,7 @@ class Instruction:
     def lines(self) -> list[str]:
         """What was understood, one line per edit and one for the rest."""
         named = [f"{edit.action} {edit.text!r}{in_brackets(edit)}" for edit in self.edits]
-        return [*named, f"the rest: {spoken(self.rest)}"]
+        return [*named, f"{'the rest' if named else EVERYTHING}: {spoken(self.rest)}"]
 
     def document(self) -> dict[str, Any]:
         """For JSON; a gain of null mutes."""

@@ -18,10 +18,11 @@ def edit(
     stretch: flags.Stretch,
     running: flags.Running,
     files: flags.Files,
+    *,
+    mix: flags.Mixes = None,
     instruction: Annotated[
         str, typer.Argument(metavar="INSTRUCTION", help='As "remove the dog and turn the rain down by 6 dB".')
     ],
-    mix: flags.Mixes = None,
 ) -> None:
     """Change recordings as an English sentence says.
 
