@@ -102,7 +102,7 @@ DONE = {  # participles and states after a sound
     "up": r"(?:raised|boosted|amplified|increased|turned up|brought up|stand out)",
     "down": r"(?:lowered|reduced|decreased|attenuated|turned down|brought down|softened|quiet|soft)",
 }
-TOO = r"(?:is|are|sounds?|seems?|feels?|'s) (?:(?P<much>way|far|much|really) |(?:a (?:bit|little)|slightly) )?too "
+TOO = r"(?:is|are|sounds?|seems?|feels?|'s) (?:(?P<much>way|far|much|really) |(?P<bit>a (?:bit|little)|slightly) )?too "
 SIGN = {"up": 1, "down": -1}
 
 GERUNDS = {"cutting": "cut", "getting": "get", "stripping": "strip", "dropping": "drop", "omitting": "omit"}
@@ -319,7 +319,8 @@ def by_predicate(clause: str, quoted: list[str]) -> Operation | None:
     for sign, loud in ((-1, r"(?:loud|noisy|high|strong|prominent)"), (1, r"(?:quiet|soft|faint|low|weak)")):
         found = re.fullmatch(rf"(.+?) {TOO}{loud}", clause)
         if found:
-            return operation("gain", found[1], quoted, change_db(STRONG_WORD if found["much"] else None, sign))
+            amount = STRONG_WORD if found["much"] else found["bit"]
+            return operation("gain", found[1], quoted, change_db(amount, sign))
     faint = r"(?:(?:barely|hardly|scarcely|just) audible|(?:almost|nearly|practically) (?:silent|inaudible))"
     found = re.fullmatch(rf"{make} {faint}", clause)
     if found:

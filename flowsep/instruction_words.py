@@ -186,7 +186,8 @@ STRAY = frozenset(
     words(
         "i you we me us i'd i'm let's please can could would should must be don't not dont up down louder quieter "
         "softer mute muted remove removed extract isolate isolated only just except else everything then it them its "
-        "db decibels volume level too more less keep"
+        "db decibels volume level too more less keep instead rather unless if when whenever until after before during "
+        "between second seconds minute minutes possible"
     )
 )
 # Nor does one begin with a command.
@@ -194,7 +195,7 @@ COMMANDS = frozenset(
     words(
         "make turn add put give set take get raise lower boost amplify increase decrease reduce eliminate erase delete "
         "bring convert translate transcribe apply normalise normalize find tell leave isolate separate export save "
-        "send change"
+        "send change removing muting making keeping extracting lowering raising"
     )
 )
 # What may follow "with" or "speaking" after an "and", and so begins no other sound.

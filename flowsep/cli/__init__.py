@@ -81,12 +81,14 @@ def with_threshold(arguments: Sequence[str]) -> list[str]:
     """The arguments with the default value after a --fail-if-absent that has none; typer knows no optional values."""
     from flowsep.absence import THRESHOLD
 
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    arguments, others = arguments[:end], arguments[end:]
     result = []
     for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
         result.append(argument)
         if argument == FAIL_IF_ABSENT and not re.fullmatch(r"[+-]?[0-9]*\.?[0-9]+(e-?[0-9]+)?", following):
             result.append(str(THRESHOLD))
-    return result
+    return [*result, *others]
 
 
 def build(arguments: Sequence[str]) -> typer.Typer:
