@@ -159,7 +159,8 @@ DETERMINER = (
 ALL = (
     r"(?:everything|(?:all|every)(?: of)?(?: the)? (?:sounds?|audio|sources|tracks)|all|anything|all of it|everyone|"
     r"the (?:whole|entire|complete|full) (?:thing|mix|mixture|recording|track|audio|clip|file)|"
-    r"(?:the )?(?:overall|total|master|general) (?:volume|level|loudness|sound)|the (?:mix|mixture|recording|audio))"
+    r"(?:the )?(?:overall|total|master|general) (?:volume|level|loudness|sound)|the (?:mix|mixture|"
+    r"recording|audio|volume|level|loudness))"
 )
 REST = (
     r"(?:(?:everything|all|anything|everyone|every sound|all the sounds?) (?:else|other)|the (?:rest|others?|"
@@ -176,7 +177,8 @@ PRONOUN = (
 VOLUME = r"(?:the )?(?:overall )?(?:(?:sound )?(?:volume|level)|loudness|gain|intensity|amplitude) (?:of|for|on|from) "
 WHERE = (
     r" (?:(?:from|in|of|out of|on|off|within|to|for) (?:the|this|that|my|our) (?:\w+ )?"
-    r"(?:recording|mix|mixture|audio|clip|file|track|sound file|soundtrack|background music mix|scene|sample)|"
+    r"(?:recording|mix|mixture|audio|clip|file|track|song|video|podcast|sound file|soundtrack|"
+    r"background music mix|scene|sample)|"
     r"in here|in it|from it|"
     r"out of (?:there|here|it)|from there|completely|entirely|altogether|fully|totally|for me|as well|too|also|again|"
     r"right now|now|if (?:possible|you can)|in the end|at all|instead)"
