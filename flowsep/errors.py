@@ -2,7 +2,7 @@
 
 A message is one line on what is wrong and, after a semicolon or full stop, what to do about it. It never holds a
 traceback; `flowsep -v` shows that. The exit codes are: 0 ok, 1 unexpected, 2 usage, 3 input, 4 model, 5 device or
-memory, 6 some items of a batch failed, 130 interrupted.
+memory, 6 some items of a batch failed, 7 a described sound judged absent (--fail-if-absent), 130 interrupted.
 """
 
 NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # what libraries say
@@ -42,6 +42,12 @@ class PartialFailure(FlowSepError):
     """Some files of a batch failed; the others are done."""
 
     exit_code = 6
+
+
+class SoundAbsent(FlowSepError):
+    """With `--fail-if-absent`: a described sound is judged not to be there. The outputs are written all the same."""
+
+    exit_code = 7
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from flowsep.atomic import refuse_existing, refuse_unwritable
 from flowsep.encodings import output_format
@@ -74,7 +74,7 @@ class FileJob:
 
 @dataclass(frozen=True)
 class MixJob:
-    """One input file and the one file that a remix, or a removal, of the described sounds is written to."""
+    """One input file and the one file that a remix, a removal or an edit of the described sounds is written to."""
 
     source: Path
     folder: Path
@@ -83,6 +83,7 @@ class MixJob:
     sidecar: Path
     format: str = "wav"
     video: Path | None = None
+    instruction: dict[str, Any] | None = None  # of edit, as JSON has it: the sentence and what was understood
 
     @property
     def texts(self) -> list[str]:

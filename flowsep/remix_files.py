@@ -67,6 +67,7 @@ def remix_file(
             "schema_version": SCHEMA_VERSION,
             "input": describe_input(recording, facts),
             verb: describe_gains(stream, job.gains),
+            **({"instruction": job.instruction} if job.instruction is not None else {}),
             "outputs": [output.describe()],
             "video": str(job.video) if job.video is not None else None,
             "sidecar": str(job.sidecar),
@@ -85,10 +86,10 @@ def remix_file(
 
 
 def describe_gains(stream: RemixStream, gains: dict[str, float]) -> dict[str, Any]:
-    """Each part with its gain in dB (null where muted) and its level in the input; the rest likewise."""
+    """Each part with its gain in dB (null where muted), level in the input and presence; the rest likewise."""
     *levels, rest_level = stream.levels_db()
     parts = [
-        {"query": text, "gain_db": finite(gain), "rms_db": level}
-        for (text, gain), level in zip(gains.items(), levels, strict=True)
+        {"query": text, "gain_db": finite(gain), "rms_db": level, "presence": presence}
+        for (text, gain), level, presence in zip(gains.items(), levels, stream.account.presence, strict=True)
     ]
     return {"parts": parts, "rest": {"gain_db": finite(stream.rest), "rms_db": rest_level}}

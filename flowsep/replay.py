@@ -54,7 +54,7 @@ def read_replay(path: Path) -> Replay:
         kept = {"rows": params["rows"]}  # as it ran: a batch of another size may round otherwise
         settings = replace(FileSettings.from_json(request["settings"]), **kept)
         source, content, names = Path(input["path"]), input["sha256"], document["outputs"][0]["path"]
-        texts = {"separate": "texts", "remix": "gains", "remove": "gains"}[request["verb"]]
+        texts = {"separate": "texts", "remix": "gains", "remove": "gains", "edit": "gains"}[request["verb"]]
         assert request[texts] and names and document["model"]["id"] and params["device"] and params["threads"]
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}; give a sidecar of flowsep") from error
@@ -137,5 +137,5 @@ def made_again(
     gains = {text: MUTE if gain is None else gain for text, gain in request["gains"].items()}
     rest = MUTE if request["rest"] is None else request["rest"]
     paths = (named[request["verb"]], sidecar, request["format"], extra["video"])
-    job = MixJob(replay.source, folder, gains, *paths)
+    job = MixJob(replay.source, folder, gains, *paths, instruction=request.get("instruction"))
     return remix_file(loaded, job, recording, request["verb"], rest, replay.settings, overwrite, progress)

@@ -22,9 +22,11 @@ def separate_request(job: FileJob, query: QueryFiles, settings: FileSettings) ->
 
 
 def mix_request(job: MixJob, verb: str, rest: float, settings: FileSettings) -> dict[str, Any]:
-    """For a remix or a removal; a gain of null mutes."""
+    """For a remix, a removal or an edit; a gain of null mutes."""
     gains = {text: finite(gain) for text, gain in job.gains.items()}
     about = {"verb": verb, "gains": gains, "rest": finite(rest), "video": job.video is not None}
+    if job.instruction is not None:
+        about["instruction"] = job.instruction
     return plain(about, job.format, settings)
 
 

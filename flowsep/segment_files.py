@@ -44,10 +44,10 @@ def describe_segments(
     stream.facts = facts
     found = segments_of(stream, rule)
     queries = []
-    for text, segments in zip(texts, found, strict=True):
+    for text, segments, presence in zip(texts, found, stream.account.presence, strict=True):
         active = round(sum(segment.end - segment.start for segment in segments), 6)
         placed = [{**asdict(segment), **moved(segment, settings.start)} for segment in segments]
-        queries.append({"query": text, "active_s": active, "segments": placed})
+        queries.append({"query": text, "active_s": active, "presence": presence, "segments": placed})
     account = stream.account
     return {
         "schema_version": SCHEMA_VERSION,

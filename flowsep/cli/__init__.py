@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import traceback
 import warnings
@@ -20,6 +21,7 @@ COMMANDS = {
     "separate": ("flowsep.cli.separate:separate", "Take described sounds out of recordings."),
     "remove": ("flowsep.cli.remove:remove", "Write recordings without described sounds."),
     "remix": ("flowsep.cli.remix:remix", "Turn described sounds up, down or away."),
+    "edit": ("flowsep.cli.edit:edit", "Change recordings as an English sentence says."),
     "segments": ("flowsep.cli.segments:segments", "Say when a described sound is active."),
     "replay": ("flowsep.cli.replay:replay", "Make an output again from its JSON file, bit for bit."),
     "demo": ("flowsep.cli.demo:demo", "Build an example mixture, separate it, and show what comes out."),
@@ -35,15 +37,17 @@ COMMANDS = {
     "benchmark": ("flowsep.cli.benchmark:app", "Measure latency, precision, and quality against steps."),
 }
 VERBOSE = ("-v", "--verbose")
+FAIL_IF_ABSENT = "--fail-if-absent"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line `arguments` (those of the process if not given) and return its exit code.
 
-    0 ok, 1 unexpected, 2 usage, 3 input, 4 model, 5 device or memory, 6 some items failed, 130 interrupted. An error
-    is one line on stderr; -v anywhere before a `--` adds the traceback.
+    0 ok, 1 unexpected, 2 usage, 3 input, 4 model, 5 device or memory, 6 some items failed, 7 a sound judged absent, 130
+    interrupted. An error is one line on stderr; -v anywhere before a `--` adds the traceback.
     """
     arguments, verbose = take_verbose(list(sys.argv[1:] if arguments is None else arguments))
+    arguments = with_threshold(arguments)
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.showwarning = partial(show_warning, verbose)
@@ -71,6 +75,20 @@ def take_verbose(arguments: list[str]) -> tuple[list[str], bool]:
     end = arguments.index("--") if "--" in arguments else len(arguments)
     kept = [argument for argument in arguments[:end] if argument not in VERBOSE]
     return kept + arguments[end:], len(kept) < end
+
+
+def with_threshold(arguments: Sequence[str]) -> list[str]:
+    """The arguments with the default value after a --fail-if-absent that has none; typer knows no optional values."""
+    from flowsep.absence import THRESHOLD
+
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    arguments, others = arguments[:end], arguments[end:]
+    result = []
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        result.append(argument)
+        if argument == FAIL_IF_ABSENT and not re.fullmatch(r"[+-]?[0-9]*\.?[0-9]+(e-?[0-9]+)?", following):
+            result.append(str(THRESHOLD))
+    return [*result, *others]
 
 
 def build(arguments: Sequence[str]) -> typer.Typer:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flowsep.absence import need_score, refuse_absent
 from flowsep.atomic import recover
 from flowsep.cli.options import Files, Running
 from flowsep.errors import PartialFailure
@@ -83,6 +84,8 @@ class Batch:
         failed = sum(outcome.status == "failed" for outcome in outcomes)
         if failed:
             raise PartialFailure(f"{failed} of {len(jobs)} files failed; the others are done")
+        if self.running.fail_if_absent is not None:
+            refuse_absent(documents, self.running.fail_if_absent)
 
     def done(self, jobs: Sequence[Job]) -> dict[int, list[Document]]:
         """The documents of the jobs that were done before, by the identity of the job."""
@@ -211,11 +214,16 @@ def share_threads(jobs: int) -> None:
 
 
 def load_aloud(running: Running) -> LoadedModel:
-    """The model with its description; says on stderr, unless quiet, what runs where."""
+    """The model with its description; says on stderr, unless quiet, what runs where.
+
+    UsageError where --fail-if-absent needs a score that it does not have.
+    """
     from flowsep.files import load_model
 
     silence_libraries(running.quiet)
     loaded = load_model(running.model, running.device, running.dtype)
+    if running.fail_if_absent is not None:
+        need_score(loaded.separator, loaded.id)
     if not running.quiet:
         where = f"{loaded.device}, {loaded.dtype}"
         print(f"flowsep: model {loaded.id} on {where}, loaded in {loaded.load_seconds:.1f} s", file=sys.stderr)

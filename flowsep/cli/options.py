@@ -97,9 +97,17 @@ class Running:
         str | None, typer.Option(metavar="SIZE", help="As 4GB: as many windows at once as fit, found by trying one.")
     ] = None
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False
+    fail_if_absent: Annotated[
+        float | None,
+        typer.Option(
+            metavar="[THRESHOLD]", help="Exit with 7 where a sound's presence score is below it; 0.5 if left out."
+        ),
+    ] = None
 
     def check(self) -> None:
-        """UsageError for a device, precision or size that does not exist."""
+        """UsageError for a device, precision, size or probability that does not exist."""
+        if self.fail_if_absent is not None and not 0 <= self.fail_if_absent <= 1:
+            raise UsageError(f"--fail-if-absent {self.fail_if_absent:g} is no probability; give one from 0 to 1")
         check_choice("dtype", self.dtype, DTYPES)
         check_device(self.device)
         if self.max_memory is not None:

@@ -38,18 +38,28 @@ def remix(
     depth of the input. Paths go to stdout, all else to stderr.
     """
     gains, others = parse_gains(gain or []), parse_decibels(rest, "--rest")
-
-    def name_of(wanted: Mapping[str, float]) -> str:
-        names = [*wanted.items(), *([("rest", others)] if others != 0 else [])]
-        return " ".join(["remix", *(f"{text} {in_words(value)}" for text, value in names)])
-
-    run_mixes("remix", (sampling, stretch, running, files), mix, gains, others, name_of, bool(context.obj))
+    run_mixes("remix", (sampling, stretch, running, files), mix, gains, others, None, bool(context.obj))
 
 
 def run_mixes(
-    verb: str, groups: tuple[Any, ...], mix: Any, gains: dict[str, float], rest: float, name_of: Any, verbose: bool
+    verb: str,
+    groups: tuple[Any, ...],
+    mix: Any,
+    gains: dict[str, float],
+    rest: float,
+    name_of: Any,
+    verbose: bool,
+    instruction: dict[str, Any] | None = None,
 ) -> None:
-    """Check the flags of the four groups, plan {stem}.{name} for every source, and remix them or remove sounds."""
+    """Check the flags of the four groups, plan {stem}.{name} for every source, and remix them or remove sounds.
+
+    `name_of` None names outputs after the verb and every gain. An `instruction` holds for all rows of a manifest.
+    """
+
+    def gains_in_words(wanted: Mapping[str, float]) -> str:
+        names = [*wanted.items(), *([("rest", rest)] if rest != 0 else [])]
+        return " ".join([verb, *(f"{text} {in_words(value)}" for text, value in names)])
+
     sampling, stretch, running, files = groups
     running.check()
     settings = flags.file_settings(sampling, stretch, running, files)
@@ -57,10 +67,15 @@ def run_mixes(
     sources = collect(mix or [], files.recursive, files.manifest)
     if verb == "remove":
         sources = [replace(source, gains=dict.fromkeys(source.texts, MUTE)) for source in sources]
+    if verb == "edit":
+        sources = [replace(source, gains={}) for source in sources]
     need_queries(sources, gains, attrgetter("gains"), "--text" if verb == "remove" else "--gain")
     if files.video:
         check_video(sources, settings.start > 0 or settings.end is not None)
-    jobs = plan_mixes(sources, gains, name_of, naming, files.video)
+    jobs = [
+        replace(job, instruction=instruction)
+        for job in plan_mixes(sources, gains, name_of or gains_in_words, naming, files.video)
+    ]
     for job in jobs:
         check_gains(job.gains, rest)
 

@@ -41,6 +41,7 @@ def segments(
     running.check()
     settings = flags.file_settings(sampling, stretch, running)
     check_output(output, mix, overwrite)
+    from flowsep.absence import refuse_absent
     from flowsep.activity import SegmentRule
     from flowsep.cli.batch import bar, load_aloud, open_stretch, rows_for, warn_truncated
     from flowsep.media import open_media
@@ -55,9 +56,11 @@ def segments(
         document = describe_segments(loaded, recording, texts, rule, settings, progress, facts)
     if output is None:
         sys.stdout.write(formatted(document, ".json"))
-        return
-    write_segments(output, document, overwrite)
-    print(output)
+    else:
+        write_segments(output, document, overwrite)
+        print(output)
+    if running.fail_if_absent is not None:
+        refuse_absent([document], running.fail_if_absent)
 
 
 def check_output(output: Path | None, mix: Path, overwrite: bool) -> None:
