@@ -46,8 +46,7 @@ class MelVAE(nn.Module):
 
     def __init__(self, autoencoder: nn.Module) -> None:
         super().__init__()
-        # Channels last: the convolutions reach the speed of a matrix product on a CPU (and use tensor cores on a GPU).
-        self.autoencoder = autoencoder.to(memory_format=torch.channels_last)
+        self.autoencoder = autoencoder
         self.latent_channels = autoencoder.config.latent_channels
         self.stride = 2 ** (len(autoencoder.config.block_out_channels) - 1)
 
@@ -96,9 +95,7 @@ class MelVAE(nn.Module):
 
     def save_pretrained(self, folder: Path) -> None:
         """Write config.json and diffusion_pytorch_model.safetensors."""
-        self.autoencoder.to(memory_format=torch.contiguous_format)  # the only layout that safetensors writes
         self.autoencoder.save_pretrained(folder)
-        self.autoencoder.to(memory_format=torch.channels_last)
 
 
 class MelPatches(nn.Module):

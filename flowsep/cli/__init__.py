@@ -84,7 +84,7 @@ def with_threshold(arguments: Sequence[str]) -> list[str]:
     end = arguments.index("--") if "--" in arguments else len(arguments)
     arguments, others = arguments[:end], arguments[end:]
     result = []
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, following in zip(arguments, [*arguments, ""][1:], strict=True):
         result.append(argument)
         if argument == FAIL_IF_ABSENT and not re.fullmatch(r"[+-]?[0-9]*\.?[0-9]+(e-?[0-9]+)?", following):
             result.append(str(THRESHOLD))
