@@ -3,37 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from flowsep.render import overlap_add
+from flowsep.blocks import Sliding
+from flowsep.overlap import first_sample, overlap_add, overlapped_blocks
 
 WINDOW = 0.064  # seconds
 POWER_FLOOR = 1e-10  # of the down-mix in a bin, so that silence has no gain
 BLOCK = 400  # frames transformed at once: 6.4 s, so that memory does not grow with the file
-
-
-class Stream(Protocol):
-    """Audio (C, T) of which any stretch can be looked at, with zeros before its beginning and after its end."""
-
-    def span(self, first: int, last: int) -> Tensor:
-        """Samples [first, last), (C, last - first); `first` never goes back."""
-        ...
-
-
-class Whole:
-    """Audio (C, T) in memory as a `Stream`."""
-
-    def __init__(self, audio: Tensor) -> None:
-        self.audio = audio
-
-    def span(self, first: int, last: int) -> Tensor:
-        """Samples [first, last)."""
-        inside = self.audio[:, max(0, first) : max(0, last)]
-        before = min(max(0, -first), last - first)
-        return nn.functional.pad(inside, (before, last - first - before - inside.shape[-1]))
 
 
 def share_channels(audio: Tensor, mono: Tensor, target: Tensor, sample_rate: int) -> Tensor:
@@ -41,13 +20,13 @@ def share_channels(audio: Tensor, mono: Tensor, target: Tensor, sample_rate: int
 
     See `shared_blocks`.
     """
-    together = Whole(torch.cat([audio, mono[None]]))
-    found = shared_blocks(together, Whole(target[None]), audio.shape[-1], sample_rate, channel=-1)
+    together = Sliding([torch.cat([audio, mono[None]])])
+    found = shared_blocks(together, Sliding([target[None]]), audio.shape[-1], sample_rate, channel=-1)
     return torch.cat([targets[0, :-1] for _, targets in found], dim=-1)
 
 
 def shared_blocks(
-    audio: Stream, targets: Stream, length: int, sample_rate: int, channel: int | None
+    audio: Sliding, targets: Sliding, length: int, sample_rate: int, channel: int | None
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Stretches (C, n) of audio and, in each of their channels, Q targets (Q, T) of its down-mix: (Q, C, n), in order.
 
@@ -63,25 +42,14 @@ def shared_blocks(
     """
     n_fft = 4 * round(WINDOW * sample_rate / 4)
     hop = n_fft // 4
-    frames = length // hop + 1
     window = torch.hann_window(n_fft)
-    tail: Tensor | None = None  # (Q, C, n_fft - hop): what the frames so far add to the next block
-    envelope_tail = torch.zeros(n_fft - hop)
-    for first in range(0, frames, BLOCK):
-        count = min(BLOCK, frames - first)
-        begin = first * hop - n_fft // 2  # of the first frame; the signal has zeros around it
-        span = begin, begin + (count - 1) * hop + n_fft
-        segment, wanted = audio.span(*span), targets.span(*span)
-        added = shared_frames(segment, wanted, window, hop, channel)
-        envelope = overlap_add(window.square().expand(1, count, n_fft), hop)[0]
-        if tail is not None:
-            added[..., : n_fft - hop] += tail
-            envelope[: n_fft - hop] += envelope_tail
-        done = count * hop if first + count < frames else added.shape[-1]
-        tail, envelope_tail = added[..., done:].clone(), envelope[done:].clone()
-        inside = slice(max(0, -begin), max(0, min(done, length - begin)))
-        if inside.stop > inside.start:
-            yield segment[:, inside], added[..., inside] / envelope[inside].clamp(min=1e-8)
+
+    def shared(segment: Tensor, first: int, count: int) -> Tensor:
+        begin = first_sample(first, n_fft, hop)
+        wanted = targets.span(begin, begin + segment.shape[-1])
+        return shared_frames(segment, wanted, window, hop, channel)
+
+    return overlapped_blocks(audio, length, window, hop, BLOCK, shared)
 
 
 def shared_frames(segment: Tensor, targets: Tensor, window: Tensor, hop: int, channel: int | None) -> Tensor:

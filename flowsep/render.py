@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from flowsep.blocks import Sliding
+from flowsep.overlap import overlap_add, overlapped_blocks
 from vocoder.mel import MelConfig, band_centres
 
 BLOCK_FRAMES = 1200  # frames transformed at once: 12 s, so that memory does not grow with the file
@@ -79,29 +80,17 @@ def masked_blocks(
     """
     n_fft = 2 * round(config.n_fft * sample_rate / config.sample_rate / 2)
     hop = max(1, round(config.hop_length * sample_rate / config.sample_rate))
-    frames = length // hop + 1
     weights = bin_weights(torch.arange(n_fft // 2 + 1) * sample_rate / n_fft, config)
     window = torch.hann_window(n_fft)
     frame_step = hop / sample_rate * config.sample_rate / config.hop_length  # in mask frames
-    tail: Tensor | None = None  # (Q, C, n_fft - hop): what the frames so far add to the next block
-    envelope_tail = torch.zeros(n_fft - hop)
-    for first in range(0, frames, BLOCK_FRAMES):
-        count = min(BLOCK_FRAMES, frames - first)
-        begin = first * hop - n_fft // 2  # of the first frame; the signal has zeros around it
-        segment = audio.span(begin, begin + (count - 1) * hop + n_fft)
+
+    def masked(segment: Tensor, first: int, count: int) -> Tensor:
         gains = frame_gains(masks, (first + torch.arange(count, dtype=torch.float64)) * frame_step, mask_frames)
-        added = torch.stack(
+        return torch.stack(
             [masked_frames(channel, gains, weights.to(gains), window, hop) for channel in segment], dim=1
         )  # (Q, C, n)
-        envelope = overlap_add(window.square().expand(1, count, n_fft), hop)[0]
-        if tail is not None:
-            added[..., : n_fft - hop] += tail
-            envelope[: n_fft - hop] += envelope_tail
-        done = count * hop if first + count < frames else added.shape[-1]
-        tail, envelope_tail = added[..., done:].clone(), envelope[done:].clone()
-        inside = slice(max(0, -begin), max(0, min(done, length - begin)))
-        if inside.stop > inside.start:
-            yield segment[:, inside], added[..., inside] / envelope[inside].clamp(min=1e-8)
+
+    return overlapped_blocks(audio, length, window, hop, BLOCK_FRAMES, masked)
 
 
 def frame_gains(masks: Sliding, times: Tensor, mask_frames: int) -> Tensor:
@@ -118,16 +107,3 @@ def masked_frames(channel: Tensor, gains: Tensor, weights: Tensor, window: Tenso
     spectrum = torch.fft.rfft(channel.unfold(-1, n_fft, hop) * window)  # (K, bins)
     parts = [torch.fft.irfft(spectrum * (gain @ weights.T), n=n_fft) * window for gain in gains]
     return torch.cat([overlap_add(part[None], hop) for part in parts])
-
-
-def overlap_add(frames: Tensor, hop: int) -> Tensor:
-    """Sum of frames (C, K, n_fft) at distances of `hop` -> (C, (K - 1) * hop + n_fft)."""
-    channels, count, n_fft = frames.shape
-    length = (count - 1) * hop + n_fft
-    # Every `hop` samples of all frames at once: a handful of additions, where `fold` takes several times as long.
-    pieces = range(0, n_fft, hop)
-    total = frames.new_zeros(channels, count + len(pieces) - 1, hop)
-    for index, start in enumerate(pieces):
-        piece = frames[:, :, start : start + hop]
-        total[:, index : index + count, : piece.shape[-1]] += piece
-    return total.flatten(1)[:, :length]

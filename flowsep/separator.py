@@ -202,7 +202,7 @@ class LatentSeparator(nn.Module):
         clock.lap("decode")
         mels, choices = self.choose(mels, source_mel, mixture.shape[-1], seeds, options)
         target, mask = self.render(mels, source_mel, mixture, mean, gain, options)
-        there = self.judge(mels, source_mel, mixture.shape[-1])
+        there = self.judge(mask, mels, source_mel, mixture.shape[-1])
         clock.lap("render")
         settings = {**asdict(options), "device": str(self.device), "dtype": str(self.dtype).removeprefix("torch.")}
         nfe = round(calls / len(texts))
@@ -309,12 +309,13 @@ class LatentSeparator(nn.Module):
         """Gain (B, N, M) of each mel band that the generated mels ask for."""
         return band_mask(mels[0], mels[1] if len(mels) > 1 else None, source_mel, self.process.mask_exponent)
 
-    def judge(self, mels: list[Tensor], source_mel: Tensor, length: int) -> Tensor | None:
+    def judge(self, mask: Tensor | None, mels: list[Tensor], source_mel: Tensor, length: int) -> Tensor | None:
         """Probability (B,) that the queries' sounds are there; None for a model that was not calibrated."""
         if self.presence is None:
             return None
-        heard = slice(length // self.mel.hop_length + 1)  # the padding does not vote
-        return presence(self.mask(mels, source_mel)[:, heard], source_mel[:, heard], self.presence).cpu()
+        mask = self.mask(mels, source_mel) if mask is None else mask
+        heard = slice(min(length // self.mel.hop_length + 1, source_mel.shape[1]))  # the padding does not vote
+        return presence(mask[:, heard], source_mel[:, heard], self.presence).cpu()
 
     def log_mel(self, spectrum: Tensor) -> Tensor:
         """Log-mel (B, N, M) of a padded spectrum, without its last frame: N is a multiple of frame_multiple."""

@@ -12,27 +12,19 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from flowsep.errors import ModelError
-from flowsep.masks.spectrum import audio_of, pad_frames, spectrum_of
+from flowsep.masks.spectrum import MaskNetConfig, audio_of, pad_frames, spectrum_of
 
 DROPPED_BINS = 2  # 513 - 2 = 511 = 8 * 64 - 1, which pooling by two takes down to 7 and the decoder back up
 SLOPE = 0.01  # of the leaky ReLUs below zero
 
 
 @dataclass(frozen=True)
-class LassNetConfig:
+class LassNetConfig(MaskNetConfig):
     """What a LASS-Net U-Net is. The defaults are the published ones: 52.2 M parameters."""
 
-    sample_rate: int = 32000  # Hz
-    n_fft: int = 1024  # samples; window of the same length
-    hop_length: int = 512  # samples
+    n_fft: int = 1024
+    hop_length: int = 512
     condition_size: int = 256
-    widths: tuple[int, ...] = (32, 64, 128, 256, 384, 384)  # channels of the encoder blocks, from full resolution down
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "widths", tuple(self.widths))
-        if self.n_fft // 2 % 2 ** len(self.widths):
-            raise ModelError(f"n_fft // 2 = {self.n_fft // 2} cannot be halved {len(self.widths)} times")
 
 
 def shift_of(condition_size: int, channels: int) -> nn.Sequential:

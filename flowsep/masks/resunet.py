@@ -14,8 +14,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from flowsep.errors import ModelError
-from flowsep.masks.spectrum import audio_of, pad_frames, spectrum_of
+from flowsep.masks.spectrum import MaskNetConfig, audio_of, pad_frames, spectrum_of
 
 POWER_FLOOR = 1e-10  # of |X|^2: digital silence has magnitude 1e-5
 ROTATION_FLOOR = 1e-10  # of the length of the vector that says the phase rotation
@@ -23,19 +22,8 @@ SLOPE = 0.01  # of the leaky ReLUs below zero
 
 
 @dataclass(frozen=True)
-class ResUNetConfig:
+class ResUNetConfig(MaskNetConfig):
     """What a ResUNet30 is. The defaults are AudioSep's: 26.4 M parameters."""
-
-    sample_rate: int = 32000  # Hz
-    n_fft: int = 2048  # samples; window of the same length
-    hop_length: int = 320  # samples
-    condition_size: int = 512
-    widths: tuple[int, ...] = (32, 64, 128, 256, 384, 384)  # channels of the encoder blocks, from full resolution down
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "widths", tuple(self.widths))
-        if self.n_fft // 2 % 2 ** len(self.widths):
-            raise ModelError(f"n_fft // 2 = {self.n_fft // 2} cannot be halved {len(self.widths)} times")
 
 
 # The published variants by name. USS has AudioSep's STFT; its condition is 527 class probabilities or an embedding.

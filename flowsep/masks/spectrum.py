@@ -2,8 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
+
+from flowsep.errors import ModelError
+
+
+@dataclass(frozen=True)
+class MaskNetConfig:
+    """Sizes of a mask network and of its STFT; each network has its own defaults."""
+
+    sample_rate: int = 32000  # Hz
+    n_fft: int = 2048  # samples; window of the same length
+    hop_length: int = 320  # samples
+    condition_size: int = 512
+    widths: tuple[int, ...] = (32, 64, 128, 256, 384, 384)  # channels of the encoder blocks, from full resolution down
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "widths", tuple(self.widths))
+        if self.n_fft // 2 % 2 ** len(self.widths):
+            raise ModelError(f"n_fft // 2 = {self.n_fft // 2} cannot be halved {len(self.widths)} times")
 
 
 def spectrum_of(audio: Tensor, n_fft: int, hop_length: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -171,38 +172,6 @@ def hub_text_encoder(config: ModelConfig) -> TextEncoder:
         ) from error
 
 
-def train_flow(
-    config: ModelConfig,
-    data: Path,
-    run: Path,
-    codec: Path | None = None,
-    vocoder: Path | None = None,
-    text: Path | None = None,
-    start: Path | None = None,
-    max_minutes: float | None = None,
-    quiet: bool = False,
-) -> Path:
-    """Train the UNet of a flow (see `train_unet`)."""
-    expect_method(config, "flow")
-    return train_unet(config, data, run, codec, vocoder, text, start, max_minutes, quiet)
-
-
-def train_diffusion(
-    config: ModelConfig,
-    data: Path,
-    run: Path,
-    codec: Path | None = None,
-    vocoder: Path | None = None,
-    text: Path | None = None,
-    start: Path | None = None,
-    max_minutes: float | None = None,
-    quiet: bool = False,
-) -> Path:
-    """Train the UNet of a diffusion (see `train_unet`)."""
-    expect_method(config, "diffusion")
-    return train_unet(config, data, run, codec, vocoder, text, start, max_minutes, quiet)
-
-
 def expect_method(config: ModelConfig, method: str) -> None:
     """UsageError, with the stage to use, where the configuration is of another method."""
     if config.method != method:
@@ -212,22 +181,24 @@ def expect_method(config: ModelConfig, method: str) -> None:
 
 
 def train_unet(
+    method: str,
     config: ModelConfig,
     data: Path,
     run: Path,
-    codec: Path | None,
-    vocoder: Path | None,
-    text: Path | None,
-    start: Path | None,
-    max_minutes: float | None,
-    quiet: bool,
+    codec: Path | None = None,
+    vocoder: Path | None = None,
+    text: Path | None = None,
+    start: Path | None = None,
+    max_minutes: float | None = None,
+    quiet: bool = False,
 ) -> Path:
-    """Train the UNet by config.method; writes run/model, a complete model folder, and returns it.
+    """Train the UNet by `method`, config's own; writes run/model, a complete model folder, and returns it.
 
     `codec` is a folder written by `train_vae`; patches need none. `text` is one written by `train_text`, or a model
     folder; it is needed unless config.text.hub names an encoder. `vocoder` is a saved vocoder to include. `start` is a
     model, its folder or the name of a shipped one, whose text encoder is kept and whose UNet is trained on.
     """
+    expect_method(config, method)
     if config.codec.kind == "vae" and codec is None:
         raise UsageError("codec.kind is 'vae': train it first (flowsep train vae) and give its folder with --vae")
     text = text or start
@@ -249,6 +220,10 @@ def train_unet(
     save_config(config, run / "config.yaml")
     separator.save_pretrained(run / "model", training={"steps": step, "seed": config.seed})
     return run / "model"
+
+
+train_flow = partial(train_unet, "flow")
+train_diffusion = partial(train_unet, "diffusion")
 
 
 def refuse_other_method(config: ModelConfig, run: Path) -> None:
