@@ -289,8 +289,7 @@ class LatentSeparator(nn.Module):
         """Waveform (B, T) at the mixture's level from the generated mels, and the band mask if that was used."""
         length = mixture.shape[-1]
         if options.render == "vocoder":
-            audio = self.vocoder.audio(mels[0].to(self.dtype), length).float()
-            return audio / gain + mean, None
+            return self.vocoder.audio(mels[0].to(self.dtype), length).float() / gain + mean, None
         frames = length // self.mel.hop_length + 1
         mask = self.mask(mels, source_mel)[:, :frames]
         if mask.shape[1] < frames:  # the frame after the last whole one: hold the gain
