@@ -43,11 +43,16 @@ class FileSettings:
         """The settings that `asdict` and JSON have made of these; InputError where they are not."""
         try:
             known = {one.name: document[one.name] for one in fields(cls)}
-            options = dict(known["options"])
-            if options["guidance_interval"] is not None:
-                options["guidance_interval"] = tuple(options["guidance_interval"])
-            known["options"] = SampleOptions(**options)
+            known["options"] = sample_options(known["options"])
             known["spans"] = tuple((float(first), float(last)) for first, last in known["spans"])
             return cls(**known)
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"the sidecar's request cannot be read ({error}); it is of another version") from error
+
+
+def sample_options(document: dict[str, Any]) -> SampleOptions:
+    """The options among the settings that JSON keeps; KeyError for one that is missing."""
+    chosen = {one.name: document[one.name] for one in fields(SampleOptions)}
+    if chosen["guidance_interval"] is not None:
+        chosen["guidance_interval"] = tuple(chosen["guidance_interval"])
+    return SampleOptions(**chosen)

@@ -30,6 +30,7 @@ COMMANDS = {
     "train": ("flowsep.cli.train:app", "Train a model, stage by stage."),
     "evaluate": ("flowsep.cli.evaluate:evaluate", "Measure a model on a list of mixtures."),
     "recipe": ("flowsep.cli.recipe:recipe", "Draw a fixed list of mixtures for evaluate."),
+    "card": ("flowsep.cli.card:card", "Tables and pictures of a report, for a model card."),
     "calibrate": ("flowsep.cli.calibrate:calibrate", "Fit a model's probability that a described sound is there."),
     "models": ("flowsep.cli.models:models", "List every separator and what it needs."),
     "tune-steps": ("flowsep.cli.tune_steps:tune_steps", "Search the times of few steps on a list of mixtures."),

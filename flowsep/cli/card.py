@@ -1,0 +1,51 @@
+"""`flowsep card REPORT.json --recipe R.csv --data DIR -o OUT`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def card(
+    report: Annotated[Path, typer.Argument(help="JSON that `flowsep evaluate -o` wrote for one model.")],
+    recipe: Annotated[Path, typer.Option("--recipe", help="The list of mixtures that it is about.")],
+    data: Annotated[Path, typer.Option("--data", help="Folder of the clips, with its manifest.csv.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write into.")],
+    failures: Annotated[int, typer.Option(min=0, help="How many of the worst separations to draw.")] = 5,
+    successes: Annotated[int, typer.Option(min=0, help="How many of the best.")] = 3,
+    device: Annotated[str, typer.Option("--device")] = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite")] = False,
+) -> None:
+    """Table by class (classes.md) and pictures of the worst and best separations, for a model card."""
+    from flowsep.atomic import atomic_output, refuse_existing, refuse_unwritable
+    from flowsep.checkpoint import load_separator, read_json
+    from flowsep.data.manifest import read_manifest, select
+    from flowsep.errors import InputError
+    from flowsep.evaluation.card import class_table, draw_examples, extremes, separate_again
+    from flowsep.evaluation.recipe import read_recipe
+    from flowsep.settings import sample_options
+
+    if not report.is_file():
+        raise InputError(f"no report at {report}; `flowsep evaluate ... -o {report}` writes one")
+    figures = read_json(report)
+    if "items" not in figures or "settings" not in figures:
+        raise InputError(f"{report} is not the report of one model; write one with `flowsep evaluate --model M -o`")
+    rows = read_recipe(recipe)
+    wanted = {"failures.png": (failures, True), "successes.png": (successes, False)}
+    drawn = {output / name: choice for name, choice in wanted.items() if choice[0]}
+    for path in [output / "classes.md", *drawn]:
+        refuse_existing(path, overwrite)
+    refuse_unwritable(output)
+    training = select(read_manifest(data), "train", commercial_only=True)
+    output.mkdir(parents=True, exist_ok=True)
+    with atomic_output(output / "classes.md", overwrite=overwrite) as temporary:
+        temporary.write_text("\n".join(class_table(figures["items"], training)) + "\n", encoding="utf-8")
+    typer.echo(output / "classes.md")
+    separator = load_separator(figures["model"], device) if drawn else None
+    for path, (count, worst) in drawn.items():
+        chosen = extremes(figures["items"], count, worst)
+        options = sample_options(figures["settings"])
+        draw_examples(path, [separate_again(separator, item, rows, data, options) for item in chosen], overwrite)
+        typer.echo(path)

@@ -1,0 +1,115 @@
+"""What a model hears, for its card: a table by class, and pictures of its best and worst separations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flowsep.atomic import atomic_output
+from flowsep.data.manifest import Clip
+from flowsep.errors import InputError
+from flowsep.evaluation.recipe import MixtureRow, render_row
+from flowsep.evaluation.run import ask
+from flowsep.evaluation.statistics import by_class
+from flowsep.plot import DYNAMIC_RANGE, HZ_TICKS, NEPER, tick_positions
+from flowsep.protocol import SampleOptions, TextSeparator
+from vocoder.mel import MelConfig, log_mel
+
+HEAD = "| sound | training clips | mixtures | SI-SDR improvement (dB) | wrong query (dB) |"
+
+
+@dataclass(frozen=True)
+class Example:
+    """One separation to be drawn: a title, and log-mels (N, M) in dB of the mixture, the target and the output."""
+
+    title: str
+    levels: dict[str, Tensor]
+    seconds: float
+
+
+def class_table(items: Sequence[dict[str, Any]], training: Sequence[Clip]) -> list[str]:
+    """Markdown lines: mean SI-SDR improvement by class, best first, with how much of it was heard in training.
+
+    `items` are those of `evaluate_recipe`; `training` the clips that the model learnt from.
+    """
+    gains, wrong = by_class(items, "si_sdri"), by_class(items, "si_sdri_wrong_query")
+    counts: dict[str, int] = {}
+    for clip in training:
+        counts[clip.label] = counts.get(clip.label, 0) + 1
+    lines = [HEAD, "|---|---|---|---|---|"]
+    for label in sorted(gains, key=lambda label: -gains[label]["mean"]):
+        lines.append(
+            f"| {label.replace('_', ' ')} | {counts.get(label, 0)} | {gains[label]['count']:.0f} "
+            f"| {gains[label]['mean']:.1f} | {wrong[label]['mean']:.1f} |"
+        )
+    return lines
+
+
+def extremes(items: Sequence[dict[str, Any]], count: int, worst: bool) -> list[dict[str, Any]]:
+    """The `count` items that gained least (or most), the most extreme first."""
+    return sorted(items, key=lambda item: item["si_sdri"] if worst else -item["si_sdri"])[:count]
+
+
+def separate_again(
+    separator: TextSeparator,
+    item: dict[str, Any],
+    rows: Sequence[MixtureRow],
+    data: Path,
+    options: SampleOptions,
+) -> Example:
+    """The separation that an item of a report is about, made again; InputError if its mixture is not in `rows`."""
+    row = next((row for row in rows if row.id == item["id"]), None)
+    if row is None:
+        raise InputError(f"the report names mixture {item['id']}, which the recipe lacks; give the report's recipe")
+    mixture, target, _ = (torch.from_numpy(audio) for audio in render_row(row, data))
+    (output,), _ = ask(separator, mixture, [row.query], options)
+    other = row.interferer_class.replace("_", " ")
+    title = f"“{row.query}”\nin {other}, {row.snr_db:+.0f} dB\nimproved by {item['si_sdri']:.1f} dB"
+    sounds = {"mixture": mixture, "wanted": target, "got": output}
+    levels = {name: NEPER * log_mel(sound, MelConfig()) for name, sound in sounds.items()}
+    return Example(title, levels, row.length_s)
+
+
+def draw_examples(path: Path, examples: Sequence[Example], overwrite: bool = False) -> None:
+    """Write a PNG with a column for each example and rows mixture, wanted, got; one dB scale within a column.
+
+    InputError where `path` exists (unless `overwrite`) or cannot be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    config = MelConfig()
+    names = list(examples[0].levels)
+    figure = Figure(figsize=(3.0 * len(examples) + 0.8, 6), dpi=80, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.subplots(len(names), len(examples), sharex=True, sharey=True, squeeze=False)
+    for column, example in enumerate(examples):
+        top = float(example.levels["mixture"].max())
+        for row, (name, level) in enumerate(example.levels.items()):
+            ax = axes[row, column]
+            image = ax.imshow(
+                (level - top).T.numpy(),
+                origin="lower",
+                aspect="auto",
+                cmap="magma",
+                vmin=-DYNAMIC_RANGE,
+                vmax=0,
+                extent=(0, example.seconds, -0.5, config.n_mels - 0.5),
+            )
+            ax.set_yticks(tick_positions(config), [f"{hz:g}" for hz in HZ_TICKS])
+            if column == 0:
+                ax.set_ylabel(f"{name}\nfrequency (Hz)")
+        axes[0, column].set_title(example.title, fontsize=9, parse_math=False)
+        axes[-1, column].set_xlabel("time (s)")
+    figure.colorbar(image, ax=axes, label="level below the mixture's peak (dB)", fraction=0.02)
+    canvas.draw()
+    small = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").quantize(64)  # a third of the bytes
+    with atomic_output(Path(path), overwrite=overwrite) as temporary:
+        small.save(temporary, format="PNG", optimize=True)

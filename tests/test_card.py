@@ -1,0 +1,67 @@
+"""`flowsep card`: tables and pictures of a report."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from flowsep.cli import main
+from flowsep.data.manifest import Clip, read_manifest
+from flowsep.evaluation.card import class_table, extremes
+from flowsep.evaluation.recipe import draw_recipe, write_recipe
+from tests.tiny import tiny_separator, write_clips
+
+ITEMS = [
+    {"id": "a", "target_class": "dog_bark", "si_sdri": 4.0, "si_sdri_wrong_query": -8.0},
+    {"id": "b", "target_class": "dog_bark", "si_sdri": 2.0, "si_sdri_wrong_query": -6.0},
+    {"id": "c", "target_class": "rain", "si_sdri": 9.0, "si_sdri_wrong_query": 1.0},
+]
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """Arguments of `flowsep card` for a report of three mixtures by a tiny model."""
+    folder = tmp_path_factory.mktemp("card")
+    data = write_clips(folder / "data", seconds=2.0)
+    write_recipe(folder / "recipe.csv", draw_recipe(read_manifest(data), data, 3, seed=0, length_s=2.0))
+    tiny_separator().save_pretrained(folder / "model")
+    of = ["--recipe", str(folder / "recipe.csv"), "--data", str(data)]
+    evaluated = ["evaluate", *of, "--model", str(folder / "model"), "-q", "-o", str(folder / "report.json")]
+    assert main(evaluated) == 0
+    return [str(folder / "report.json"), *of]
+
+
+def test_the_table_counts_training_clips_and_puts_the_best_class_first():
+    training = [Clip(Path(f"{n}.wav"), "dog_bark", "dog", "train", ("a dog",)) for n in range(7)]
+    assert class_table(ITEMS, training)[2:] == ["| rain | 0 | 1 | 9.0 | 1.0 |", "| dog bark | 7 | 2 | 3.0 | -7.0 |"]
+
+
+def test_extremes_are_the_worst_or_the_best_in_order():
+    assert [item["id"] for item in extremes(ITEMS, 2, worst=True)] == ["b", "a"]
+    assert [item["id"] for item in extremes(ITEMS, 2, worst=False)] == ["c", "a"]
+
+
+def test_the_command_writes_the_table_and_both_pictures(measured, tmp_path, capsys):
+    arguments = measured
+    assert main(["card", *arguments, "-o", str(tmp_path / "out"), "--failures", "2", "--successes", "1"]) == 0
+    assert len(capsys.readouterr().out.split()) == 3
+    assert len((tmp_path / "out" / "classes.md").read_text().splitlines()) == 5  # two of head, three classes
+    widths = [Image.open(tmp_path / "out" / name).width for name in ("failures.png", "successes.png")]
+    assert widths[0] > widths[1]  # a column for each
+    assert main(["card", *arguments, "-o", str(tmp_path / "out")]) == 3  # nothing is overwritten unasked
+    assert "exists" in capsys.readouterr().err
+
+
+def test_a_report_that_does_not_fit_is_refused_in_a_line(measured, tmp_path, capsys):
+    report, *of = measured
+    assert main(["card", str(tmp_path / "none.json"), *of, "-o", str(tmp_path)]) == 3
+    (tmp_path / "systems.json").write_text('{"systems": {}}')
+    assert main(["card", str(tmp_path / "systems.json"), *of, "-o", str(tmp_path)]) == 3
+    renamed = json.loads(Path(report).read_text())
+    for item in renamed["items"]:
+        item["id"] = "another"
+    (tmp_path / "renamed.json").write_text(json.dumps(renamed))
+    assert main(["card", str(tmp_path / "renamed.json"), *of, "-o", str(tmp_path / "out")]) == 3
+    errors = capsys.readouterr().err.strip().splitlines()
+    assert len(errors) == 3 and "the recipe lacks" in errors[2]
