@@ -21,6 +21,7 @@ from flowsep.text import TextConfig
 from flowsep.training.wordings import TextLossConfig
 from flowsep.unet import UNetConfig
 from vae.model import CodecConfig
+from vocoder.discriminators import DiscriminatorConfig
 from vocoder.model import VocoderConfig
 
 
@@ -100,6 +101,18 @@ class VAELossConfig:
 
 
 @dataclass(frozen=True)
+class VocoderLossConfig:
+    """Weights of the vocoder's training loss; without the adversary (0) it is spectral reconstruction alone."""
+
+    mel: float = 2.0  # L1 on the log-mel
+    magnitude: float = 1.0  # L1 on log magnitudes, mean of three resolutions
+    convergence: float = 1.0  # spectral convergence, the same
+    adversarial: float = 0.0  # fooling the discriminators; BigVGAN's ratio to the mel is 1 to 45
+    feature: float = 1.0  # times adversarial: feature matching, which the package doubles
+    discriminators: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """Everything: what the model is (first block) and how it is trained (second)."""
 
@@ -124,6 +137,7 @@ class ModelConfig:
     diffusion_stage: StageConfig = field(default_factory=StageConfig)
     diffusion_loss: DiffusionLossConfig = field(default_factory=DiffusionLossConfig)
     vocoder_stage: StageConfig = field(default_factory=StageConfig)
+    vocoder_loss: VocoderLossConfig = field(default_factory=VocoderLossConfig)
     mask_stage: StageConfig = field(default_factory=StageConfig)
     mask_loss: MaskLossConfig = field(default_factory=MaskLossConfig)
     seed: int = 0

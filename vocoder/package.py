@@ -12,7 +12,8 @@ try:
     from bigvgan import BigVGAN
     from bigvgan.alias_free_activation.torch.act import Activation1d
     from bigvgan.env import AttrDict
+    from bigvgan.loss import discriminator_loss, feature_loss, generator_loss
 finally:
     matplotlib.use = _use
 
-__all__ = ["Activation1d", "AttrDict", "BigVGAN"]
+__all__ = ["Activation1d", "AttrDict", "BigVGAN", "discriminator_loss", "feature_loss", "generator_loss"]

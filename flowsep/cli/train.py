@@ -121,14 +121,15 @@ def vocoder(
     *,
     data: Data,
     run: Run,
+    start: Annotated[Path | None, typer.Option("--from", help="A model whose vocoder to go on from (small).")] = None,
     max_minutes: Minutes = None,
     quiet: Quiet = False,
 ) -> None:
-    """The BigVGAN generator, by spectral reconstruction; writes RUN/vocoder."""
+    """The BigVGAN generator, alone or (vocoder_loss.adversarial) against discriminators; writes RUN/vocoder."""
     from flowsep.config import load_config
     from flowsep.training.recipes import train_vocoder
 
-    typer.echo(train_vocoder(load_config(config, overrides or ()), data, run, max_minutes, quiet))
+    typer.echo(train_vocoder(load_config(config, overrides or ()), data, run, start, max_minutes, quiet))
 
 
 @app.command()

@@ -15,6 +15,7 @@ from flowsep.text import TextEncoder, TextState
 from flowsep.unet import call_unet
 from vae.loss import kl_divergence, reconstruction_loss
 from vae.model import MelVAE
+from vocoder.discriminators import Discriminators, adversarial_losses
 from vocoder.mel import MelConfig, mel_filterbank, mel_of_magnitude, stft
 from vocoder.model import Vocoder
 
@@ -65,18 +66,19 @@ class VAEObjective(nn.Module):
 
 
 class VocoderObjective(nn.Module):
-    """Spectral reconstruction of clean targets and mixtures from their mels; no adversary.
+    """Spectral reconstruction of clean targets and mixtures from their mels, and where it has a weight an adversary.
 
     Log-mel L1 and, at three resolutions, log-magnitude L1 and spectral convergence (Yamamoto et al., 2020). Without
-    discriminators the phase of noise-like sounds stays vague; the mel is what this objective gets right.
+    discriminators the phase of noise-like sounds stays vague; the mel is what reconstruction gets right.
     """
 
     RESOLUTIONS = (256, 1024, 2048)  # n_fft; the hop is a quarter
 
     def __init__(self, vocoder: Vocoder, config: ModelConfig) -> None:
         super().__init__()
-        self.vocoder = vocoder
+        self.vocoder, self.weights = vocoder, config.vocoder_loss
         self.front_end = FrontEnd(config.vocoder.mel, 1)
+        self.judges = Discriminators(self.weights.discriminators) if self.weights.adversarial else None
 
     def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         half = len(batch["target"]) // 2
@@ -85,7 +87,12 @@ class VocoderObjective(nn.Module):
             mel = self.front_end.log_mel(self.front_end.spectrum(audio))
         made = self.vocoder.audio(mel, audio.shape[-1]).float()
         with full_precision(audio):
-            return self.distances(made, audio, mel)
+            loss, parts = self.distances(made, audio, mel)
+        if self.judges is None:
+            return loss, parts
+        own, fooled, features = adversarial_losses(self.judges, made, audio)
+        parts = {**parts, "discriminators": own, "fooled": fooled, "features": features}
+        return loss + own + self.weights.adversarial * (fooled + self.weights.feature * features), parts
 
     def distances(self, made: Tensor, audio: Tensor, mel: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss and parts of waveforms (B, T) against audio (B, T) with its log-mel (B, N, M)."""
@@ -94,7 +101,7 @@ class VocoderObjective(nn.Module):
         magnitude = sum(loss[0] for loss in losses) / len(losses)
         convergence = sum(loss[1] for loss in losses) / len(losses)
         parts = {"mel": mel_loss, "magnitude": magnitude, "convergence": convergence}
-        return 2 * mel_loss + magnitude + convergence, parts
+        return sum(getattr(self.weights, name) * value for name, value in parts.items()), parts
 
 
 def spectral_losses(made: Tensor, audio: Tensor, n_fft: int) -> tuple[Tensor, Tensor]:

@@ -67,16 +67,40 @@ def train_vae(
 
 
 def train_vocoder(
-    config: ModelConfig, data: Path, run: Path, max_minutes: float | None = None, quiet: bool = False
+    config: ModelConfig,
+    data: Path,
+    run: Path,
+    start: Path | None = None,
+    max_minutes: float | None = None,
+    quiet: bool = False,
 ) -> Path:
-    """Train the BigVGAN generator by spectral reconstruction; writes run/vocoder and returns it."""
+    """Train the BigVGAN generator; writes run/vocoder and returns it.
+
+    By spectral reconstruction, and where vocoder_loss.adversarial has a weight against discriminators, which are not
+    kept. `start` is a model, its folder or the name of a shipped one, whose vocoder is trained on.
+    """
     prepare_run(config, run)
+    vocoder = Vocoder(config.vocoder)
+    if start is not None:
+        copy_vocoder(vocoder, load_separator(start, "cpu"), str(start))
     _, dataset = training_data(config, data)
-    objective = VocoderObjective(Vocoder(config.vocoder), config)
+    objective = VocoderObjective(vocoder, config)
     fit(objective, dataset, config.vocoder_stage, run, config.seed, max_minutes, quiet=quiet)
     save_config(config, run / "config.yaml")
     objective.cpu().vocoder.save_pretrained(run / "vocoder")
     return run / "vocoder"
+
+
+def copy_vocoder(vocoder: Vocoder, trained: LatentSeparator, name: str) -> None:
+    """The weights of a trained model's vocoder; ModelError where it has none or one of another shape."""
+    if trained.vocoder is None:
+        raise ModelError(f"{name} has no vocoder to go on from; give a model that has one")
+    try:
+        vocoder.load_state_dict(trained.vocoder.state_dict())
+    except RuntimeError as error:
+        raise ModelError(
+            f"the vocoder of {name} does not fit this configuration; use the one it was trained with"
+        ) from error
 
 
 def train_text(
