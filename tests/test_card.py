@@ -8,7 +8,7 @@ from PIL import Image
 
 from flowsep.cli import main
 from flowsep.data.manifest import Clip, read_manifest
-from flowsep.evaluation.card import class_table, extremes
+from flowsep.evaluation.card import class_table, extremes, heard_lines
 from flowsep.evaluation.recipe import draw_recipe, write_recipe
 from tests.tiny import tiny_separator, write_clips
 
@@ -37,6 +37,14 @@ def test_the_table_counts_training_clips_and_puts_the_best_class_first():
     assert class_table(ITEMS, training)[2:] == ["| rain | 0 | 1 | 9.0 | 1.0 |", "| dog bark | 7 | 2 | 3.0 | -7.0 |"]
 
 
+def test_sounds_that_training_never_held_are_counted_apart():
+    training = [Clip(Path("0.wav"), "rain", "water", "train", ("rain",))]
+    held, other = heard_lines(ITEMS, training)
+    assert held.startswith("1 mixtures of kinds that training held: SI-SDR improvement 9.00 dB") and "100 %" in held
+    assert other.startswith("2 mixtures of kinds that it never held: SI-SDR improvement 3.00 dB")
+    assert len(heard_lines(ITEMS[2:], training)) == 1
+
+
 def test_extremes_are_the_worst_or_the_best_in_order():
     assert [item["id"] for item in extremes(ITEMS, 2, worst=True)] == ["b", "a"]
     assert [item["id"] for item in extremes(ITEMS, 2, worst=False)] == ["c", "a"]
@@ -46,7 +54,8 @@ def test_the_command_writes_the_table_and_both_pictures(measured, tmp_path, caps
     arguments = measured
     assert main(["card", *arguments, "-o", str(tmp_path / "out"), "--failures", "2", "--successes", "1"]) == 0
     assert len(capsys.readouterr().out.split()) == 3
-    assert len((tmp_path / "out" / "classes.md").read_text().splitlines()) == 5  # two of head, three classes
+    lines = (tmp_path / "out" / "classes.md").read_text().splitlines()
+    assert len(lines) == 7  # a sentence, a blank, two of head, three classes
     widths = [Image.open(tmp_path / "out" / name).width for name in ("failures.png", "successes.png")]
     assert widths[0] > widths[1]  # a column for each
     assert main(["card", *arguments, "-o", str(tmp_path / "out")]) == 3  # nothing is overwritten unasked

@@ -46,6 +46,13 @@ def test_a_drawn_recipe_is_the_same_for_a_seed_and_keeps_its_promises(data, tmp_
     assert read_recipe(tmp_path / "new" / "recipe.csv") == rows
 
 
+def test_a_recipe_may_be_drawn_for_some_targets_only(data, tmp_path, capsys):
+    rows = draw_recipe(read_manifest(data), data, 6, seed=1, targets=["hiss"])
+    assert {row.target_class for row in rows} == {"hiss"} and len({row.interferer_class for row in rows}) == 2
+    assert main(["recipe", str(data), str(tmp_path / "r.csv"), "--split", "train", "--target", "wolf"]) == 2
+    assert "no clip of 1.5 s or more is a wolf" in capsys.readouterr().err
+
+
 class Oracle(FakeSeparator):
     """Gives back the target for its own caption, and the rest of the mixture for any other."""
 

@@ -23,7 +23,7 @@ def card(
     from flowsep.checkpoint import load_separator, read_json
     from flowsep.data.manifest import read_manifest, select
     from flowsep.errors import InputError
-    from flowsep.evaluation.card import class_table, draw_examples, extremes, separate_again
+    from flowsep.evaluation.card import class_table, draw_examples, extremes, heard_lines, separate_again
     from flowsep.evaluation.recipe import read_recipe
     from flowsep.settings import sample_options
 
@@ -40,12 +40,14 @@ def card(
     refuse_unwritable(output)
     training = select(read_manifest(data), "train", commercial_only=True)
     output.mkdir(parents=True, exist_ok=True)
+    items = figures["items"]
+    lines = [*heard_lines(items, training), "", *class_table(items, training), ""]
     with atomic_output(output / "classes.md", overwrite=overwrite) as temporary:
-        temporary.write_text("\n".join(class_table(figures["items"], training)) + "\n", encoding="utf-8")
+        temporary.write_text("\n".join(lines), encoding="utf-8")
     typer.echo(output / "classes.md")
     separator = load_separator(figures["model"], device) if drawn else None
     for path, (count, worst) in drawn.items():
-        chosen = extremes(figures["items"], count, worst)
+        chosen = extremes(items, count, worst)
         options = sample_options(figures["settings"])
         draw_examples(path, [separate_again(separator, item, rows, data, options) for item in chosen], overwrite)
         typer.echo(path)

@@ -13,6 +13,7 @@ def recipe(
     output: Annotated[Path, typer.Argument(help="CSV to write.")],
     split: Annotated[str, typer.Option("--split", help="Which split of the manifest.")] = "valid",
     count: Annotated[int, typer.Option("--count", min=1)] = 200,
+    target: Annotated[list[str] | None, typer.Option(help="Only this class as target (repeatable).")] = None,
     seed: Annotated[int, typer.Option("--seed")] = 20261121,
     overwrite: Annotated[bool, typer.Option("--overwrite")] = False,
 ) -> None:
@@ -29,5 +30,5 @@ def recipe(
     clips = select(read_manifest(data), split, commercial_only=False)
     if not clips:
         raise InputError(f"{data} has no clips in its {split} split")
-    write_recipe(output, draw_recipe(clips, data, count, seed))
+    write_recipe(output, draw_recipe(clips, data, count, seed, targets=target or ()))
     typer.echo(output)

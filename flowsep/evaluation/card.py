@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from flowsep.data.manifest import Clip
 from flowsep.errors import InputError
 from flowsep.evaluation.recipe import MixtureRow, render_row
 from flowsep.evaluation.run import ask
-from flowsep.evaluation.statistics import by_class
+from flowsep.evaluation.statistics import bootstrap_mean, by_class
 from flowsep.plot import DYNAMIC_RANGE, HZ_TICKS, NEPER, tick_positions
 from flowsep.protocol import SampleOptions, TextSeparator
 from vocoder.mel import MelConfig, log_mel
@@ -39,15 +40,32 @@ def class_table(items: Sequence[dict[str, Any]], training: Sequence[Clip]) -> li
     `items` are those of `evaluate_recipe`; `training` the clips that the model learnt from.
     """
     gains, wrong = by_class(items, "si_sdri"), by_class(items, "si_sdri_wrong_query")
-    counts: dict[str, int] = {}
-    for clip in training:
-        counts[clip.label] = counts.get(clip.label, 0) + 1
+    counts = Counter(clip.label for clip in training)
     lines = [HEAD, "|---|---|---|---|---|"]
     for label in sorted(gains, key=lambda label: -gains[label]["mean"]):
         lines.append(
-            f"| {label.replace('_', ' ')} | {counts.get(label, 0)} | {gains[label]['count']:.0f} "
+            f"| {label.replace('_', ' ')} | {counts[label]} | {gains[label]['count']:.0f} "
             f"| {gains[label]['mean']:.1f} | {wrong[label]['mean']:.1f} |"
         )
+    return lines
+
+
+def heard_lines(items: Sequence[dict[str, Any]], training: Sequence[Clip]) -> list[str]:
+    """A sentence on kinds of sound that training held, and one on kinds that it did not; only where there are any."""
+    heard = {clip.label for clip in training}
+    groups = {
+        "of kinds that training held": [item for item in items if item["target_class"] in heard],
+        "of kinds that it never held": [item for item in items if item["target_class"] not in heard],
+    }
+    lines = []
+    for name, group in groups.items():
+        if group:
+            gain = bootstrap_mean([item["si_sdri"] for item in group])
+            share = sum(item["si_sdri"] > 1 for item in group) / len(group)
+            lines.append(
+                f"{len(group)} mixtures {name}: SI-SDR improvement {gain['mean']:.2f} dB "
+                f"[{gain['low']:.2f}, {gain['high']:.2f}], {100 * share:.0f} % improved by more than 1 dB."
+            )
     return lines
 
 

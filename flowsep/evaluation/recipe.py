@@ -95,10 +95,18 @@ def interferer_query(row: MixtureRow, clips: dict[str, Clip]) -> str:
     return clip.captions[0] if clip else row.interferer_class.replace("_", " ")
 
 
-def draw_recipe(clips: Sequence[Clip], root: Path, count: int, seed: int, length_s: float = 5.0) -> list[MixtureRow]:
-    """`count` mixtures of two families, every class as a target in turn, SNR uniform in -5..5 dB.
+def draw_recipe(
+    clips: Sequence[Clip],
+    root: Path,
+    count: int,
+    seed: int,
+    length_s: float = 5.0,
+    targets: Sequence[str] = (),
+) -> list[MixtureRow]:
+    """`count` mixtures of two families, every class (of `targets`, if given) as a target in turn, SNR in -5..5 dB.
 
     Clips last at least 1.5 s and overlap by at least 1 s and 60 % of the shorter one, as in the data pack's test list.
+    UsageError for a target that has no such clip.
     """
     import soundfile
 
@@ -114,10 +122,14 @@ def draw_recipe(clips: Sequence[Clip], root: Path, count: int, seed: int, length
     labels = sorted(long_enough)
     if len({long_enough[label][0][0].family for label in labels}) < 2:
         raise UsageError("a recipe needs clips of at least two families that last 1.5 s or more")
+    unknown = sorted(set(targets) - set(labels))
+    if unknown:
+        raise UsageError(f"no clip of 1.5 s or more is a {unknown[0]}; the classes are {', '.join(labels)}")
+    wanted = [label for label in labels if not targets or label in targets]
     rows: list[MixtureRow] = []
     order: list[str] = []
     while len(rows) < count:
-        order = order or [labels[i] for i in rng.permutation(len(labels))]
+        order = order or [wanted[i] for i in rng.permutation(len(wanted))]
         target, target_s = long_enough[order[-1]][rng.integers(len(long_enough[order[-1]]))]
         other_label = labels[rng.integers(len(labels))]
         other, other_s = long_enough[other_label][rng.integers(len(long_enough[other_label]))]
