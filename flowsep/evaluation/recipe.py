@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -124,7 +125,9 @@ def draw_recipe(
         raise UsageError("a recipe needs clips of at least two families that last 1.5 s or more")
     unknown = sorted(set(targets) - set(labels))
     if unknown:
-        raise UsageError(f"no clip of 1.5 s or more is a {unknown[0]}; the classes are {', '.join(labels)}")
+        near = get_close_matches(unknown[0], labels)
+        hint = f"did you mean {' or '.join(near)}?" if near else "classes are named in the clip list"
+        raise UsageError(f"no clip of 1.5 s or more is a {unknown[0]}; {hint}")
     wanted = [label for label in labels if not targets or label in targets]
     rows: list[MixtureRow] = []
     order: list[str] = []
