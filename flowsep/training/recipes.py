@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -260,9 +261,16 @@ def refuse_other_method(config: ModelConfig, run: Path) -> None:
 
 
 def copy_weights(unet: nn.Module, trained: LatentSeparator, config: ModelConfig, name: str) -> None:
-    """The weights of a trained model's UNet into `unet`; ModelError where the two differ in method or shape."""
+    """The weights of a trained model's UNet into `unet`; ModelError where the two differ in shape.
+
+    A model of the other method is a start like any other, of which a warning tells: what its network knows of mixtures
+    and words is of use, what its output means is learnt anew.
+    """
     if not isinstance(trained, separator_class(config.method)):
-        raise ModelError(f"{name} is a {type(trained).__name__}; start method {config.method} from one of its own")
+        warnings.warn(
+            f"{name} is a {type(trained).__name__}: its UNet is only where method {config.method} starts to learn",
+            stacklevel=2,
+        )
     try:
         unet.load_state_dict(trained.unet.state_dict())
     except RuntimeError as error:
