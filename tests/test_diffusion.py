@@ -213,11 +213,13 @@ def test_the_committed_configurations_differ_in_the_method_alone():
     diffusion, flow, small = (load_config(name) for name in ("small-diffusion", "small-flow", "small"))
     for block in ("codec", "text", "unet", "vocoder", "data", "text_stage", "seed"):
         assert getattr(diffusion, block) == getattr(flow, block) == getattr(small, block)
-    assert diffusion.unet_stage == flow.unet_stage == small.unet_stage
+    assert diffusion.unet_stage == flow.unet_stage
     assert (diffusion.method, flow.method) == ("diffusion", "flow")
     assert (diffusion.process.streams, diffusion.process.mask_exponent) == (flow.process.streams, 1.0)
-    for loss in (diffusion.unet_loss, flow.unet_loss):
-        assert (loss.mel, loss.mask, loss.snr, loss.condition_dropout) == (0, 0, 0, 0.1)
+    assert (diffusion.process.prediction, flow.process.predict, flow.process.start) == ("x0", "target", "noise")
+    for name in ("mel", "mask", "snr", "condition_dropout"):
+        assert getattr(diffusion.unet_loss, name) == getattr(flow.unet_loss, name)
+    assert diffusion.unet_loss.diffusion == flow.unet_loss.flow and flow.unet_loss.start_share == 0
     official = load_config("diffusionsep")
     assert official.unet == load_config("flowsep").unet and official.codec == load_config("flowsep").codec
     assert official.process == CONFIG and official.sampling.steps == 200
