@@ -28,8 +28,12 @@ COMMANDS = {
     "doctor": ("flowsep.cli.doctor:doctor", "Say what is installed, what works and what is in the way."),
     "convert": ("flowsep.cli.convert:app", "Turn an official checkpoint into a model folder."),
     "train": ("flowsep.cli.train:app", "Train a model, stage by stage."),
-    "evaluate": ("flowsep.cli.evaluate:evaluate", "Measure a model on a list of mixtures."),
+    "evaluate": (
+        "flowsep.cli.evaluate:evaluate",
+        "Score models, or other tools, on benchmarks or your clips.",
+    ),
     "recipe": ("flowsep.cli.recipe:recipe", "Draw a fixed list of mixtures for evaluate."),
+    "mix": ("flowsep.cli.mix:mix", "Write mixtures as files, for any other tool."),
     "calibrate": ("flowsep.cli.calibrate:calibrate", "Fit a model's probability that a described sound is there."),
     "models": ("flowsep.cli.models:models", "List every separator and what it needs."),
     "tune-steps": ("flowsep.cli.tune_steps:tune_steps", "Search the times of few steps on a list of mixtures."),

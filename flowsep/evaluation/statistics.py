@@ -19,6 +19,31 @@ def bootstrap_mean(values: Sequence[float], seed: int = 0, draws: int = 2000) ->
     return {"mean": float(array.mean()), "low": float(low), "high": float(high)}
 
 
+def average(
+    items: Sequence[Mapping[str, Any]], figure: str, rule: str = "mean", seed: int = 0, draws: int = 2000
+) -> dict[str, float] | None:
+    """A figure over the items that have it: mean, 95 % bootstrap interval and count; None where none has it.
+
+    Rule "mean": of the items. "class_mean": mean over classes of the mean within each, so that every class counts the
+    same (AudioSep's MUSIC). "class_median": mean over classes of the median within each (AudioSep's and USS's AudioSet
+    figures). Resampling is of items, within the classes where there are any.
+    """
+    groups: dict[Hashable, list[float]] = {}
+    for item in items:
+        if item.get(figure) is not None and not np.isnan(item[figure]):
+            groups.setdefault("" if rule == "mean" else item["target_class"], []).append(float(item[figure]))
+    if not groups:
+        return None
+    within = np.median if rule == "class_median" else np.mean
+    rng = np.random.default_rng(seed)
+    centre = np.zeros(draws)
+    for values in map(np.asarray, groups.values()):
+        centre += within(values[rng.integers(len(values), size=(draws, len(values)))], axis=1) / len(groups)
+    low, high = np.percentile(centre, [2.5, 97.5])
+    mean = float(np.mean([within(values) for values in groups.values()]))
+    return {"mean": mean, "low": float(low), "high": float(high), "count": sum(map(len, groups.values()))}
+
+
 def paired_difference(a: Sequence[float], b: Sequence[float], seed: int = 0, draws: int = 10_000) -> dict[str, float]:
     """Mean of a - b over the same items, its 95 % bootstrap interval, and the p-value of a permutation test.
 
@@ -62,16 +87,3 @@ def by_class(items: Sequence[Mapping[str, Any]], figure: str) -> dict[str, dict[
 def by_snr(items: Sequence[Mapping[str, Any]], figure: str, width: float = 2.5) -> dict[float, dict[str, float]]:
     """A figure by the SNR of the mixture (`snr_db`), in bins of `width` dB named by their lower edge."""
     return grouped(items, figure, lambda item: float(np.floor(item["snr_db"] / width) * width))
-
-
-def mean_of_classes(items: Sequence[Mapping[str, Any]], figure: str) -> float:
-    """Mean over classes of the mean within each: every class counts the same (AudioSep's MUSIC)."""
-    return float(np.mean([row["mean"] for row in by_class(items, figure).values()]))
-
-
-def median_of_classes(items: Sequence[Mapping[str, Any]], figure: str) -> float:
-    """Mean over classes of the median within each, NaN left out (AudioSep's and USS's AudioSet figures)."""
-    classes: dict[str, list[float]] = {}
-    for item in items:
-        classes.setdefault(item["target_class"], []).append(item[figure])
-    return float(np.nanmean([np.nanmedian(values) for values in classes.values()]))
