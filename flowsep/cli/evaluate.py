@@ -10,10 +10,9 @@ import typer
 
 from flowsep.cli.options import Sampling, spread
 
-Seed = Annotated[int, typer.Option("--mix-seed", help="Seed of mixtures that are drawn; --seed is the model's.")]
+Seed = Annotated[int | None, typer.Option("--mix-seed", min=0, help="Draw other mixtures; --seed is the model's.")]
 Count = Annotated[int | None, typer.Option(min=1, help="Mixtures to draw. [default: the protocol's]")]
 Split = Annotated[str | None, typer.Option(help="Protocol own: of the manifest. [default: test, or all]")]
-MIX_SEED = 20261121
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ class Mixtures:
     data: Annotated[Path | None, typer.Option("--data", help="Folder of the clips or of the benchmark.")] = None
     recipe: Annotated[Path | None, typer.Option("--recipe", help="CSV of fixed mixtures.")] = None
     count: Count = None
-    mix_seed: Seed = MIX_SEED
+    mix_seed: Seed = None
     split: Split = None
 
 
@@ -121,9 +120,10 @@ def score_protocol(name: str, mixtures: Mixtures, scoring: Scoring, sampling: Sa
 def read_protocol(name: str, mixtures: Mixtures) -> Any:
     """The items that the words ask for; data is not None."""
     from flowsep.evaluation.protocols import read_items
-    from flowsep.evaluation.protocols.drawn import Draw
+    from flowsep.evaluation.protocols.drawn import SEED, Draw
 
-    draw = Draw(mixtures.mix_seed, mixtures.count, mixtures.recipe, mixtures.split)
+    seed = SEED if mixtures.mix_seed is None else mixtures.mix_seed
+    draw = Draw(seed, mixtures.count, mixtures.recipe, mixtures.split)
     return read_items(name, mixtures.data, draw)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flowsep.cli.evaluate import MIX_SEED, Count, Seed, Split
+from flowsep.cli.evaluate import Count, Seed, Split
 
 
 def mix(
@@ -17,7 +17,7 @@ def mix(
     targets: Annotated[bool, typer.Option("--targets", help="Also what is asked for, to score against.")] = False,
     residuals: Annotated[bool, typer.Option("--residuals", help="Also all else: mixture less target.")] = False,
     count: Count = None,
-    mix_seed: Seed = MIX_SEED,
+    mix_seed: Seed = None,
     split: Split = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many mixtures.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,

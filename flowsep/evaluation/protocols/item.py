@@ -165,7 +165,7 @@ def check_items(items: Sequence[Item], where: str) -> None:
 
     `where` says where the files come from.
     """
-    twice = [name for name, count in Counter(item.id.casefold() for item in items).items() if count > 1]
+    twice = [name for name, count in Counter(item.id for item in items).items() if count > 1]
     if twice:
         raise InputError(f"the id {twice[0]!r} is there twice; give every mixture a name of its own")
     for item in items:
