@@ -41,9 +41,14 @@ def dcase(data: Path) -> Path:
     return data
 
 
+def tone(seed: int, seconds: float, rate: int) -> np.ndarray:
+    times = np.arange(round(seconds * rate)) / rate
+    return (0.3 * np.sin(2 * np.pi * (400 + 100 * seed) * times)).astype(np.float32)
+
+
 def pair(mixture: Path, target: Path, seed: int, rate: int = 32000) -> None:
-    """A mixture and its target as files: target plus noise of a known level."""
-    wanted = sound(seed, 0.5, rate)
+    """A mixture and its target as files: a tone, and noise of a known level."""
+    wanted = tone(seed, 0.5, rate)
     wav(target, wanted, rate)
     wav(mixture, wanted + sound(seed + 100, 0.5, rate, 0.1), rate)
 

@@ -50,7 +50,7 @@ def test_audiosep_sets_are_read_as_they_are(tmp_path, name):
     assert [item.text for item in found.items[:2]] == ["violin", "tuba, loud"]
     for number, item in enumerate(found.items):
         waves = item.source.render(32000)
-        np.testing.assert_allclose(waves.target, sound(number, 0.5, 32000), atol=1e-7)
+        np.testing.assert_allclose(waves.target, layouts.tone(number, 0.5, 32000), atol=1e-7)
         assert np.abs(waves.mixture - waves.target).max() == pytest.approx(0.1, abs=1e-6)
     classes = {"music": "violin", "esc50": "violin", "vggsound": "violin", "audioset": "violin", "audiocaps": "a label"}
     assert found.items[0].target_class == classes.get(name, "")

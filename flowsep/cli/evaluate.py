@@ -59,7 +59,7 @@ What = Annotated[
 ]
 
 
-def run(what: What, mixtures: Mixtures, scoring: Scoring, sampling: Sampling) -> None:
+def run(mixtures: Mixtures, scoring: Scoring, sampling: Sampling, what: What = None) -> None:
     """Score models, or another tool's files, on mixtures: a published protocol, your clips, or a list.
 
     Without a protocol, --recipe gives the short report of a list: SI-SDR improvement for the right query, the

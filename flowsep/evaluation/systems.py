@@ -188,7 +188,9 @@ def systems_of(
         systems.append(special() if special else Model(name, options, device))
     for words in estimates:
         name, _, folder = words.rpartition("=") if not Path(words).is_dir() else ("", "", words)
-        systems.append(Estimates(name or Path(folder).name, Path(folder)))
+        if not folder:
+            raise UsageError(f"--estimates {words} names no folder; write NAME=DIR")
+        systems.append(Estimates(name or Path(folder).resolve().name, Path(folder)))
     names = [system.name for system in systems]
     if not names or not all(names):
         raise UsageError("nothing to score; name models by --model or a folder by --estimates")
