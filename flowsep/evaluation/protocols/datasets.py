@@ -6,14 +6,13 @@ caller says how much that was.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from flowsep.data.manifest import AUDIO_SUFFIXES, words
 from flowsep.errors import InputError
-from flowsep.evaluation.protocols.listed import read_table
+from flowsep.evaluation.protocols.listed import read_lines, read_table
 
 
 @dataclass(frozen=True)
@@ -41,10 +40,7 @@ def read_esc50(data: Path) -> list[Recording]:
 def read_vggsound(data: Path) -> list[Recording]:
     """VGGSound, test split: vggsound.csv (no header: video, second, label, split) and audio/VIDEO_SSSSSS.wav."""
     path = data / "vggsound.csv"
-    if not path.is_file():
-        raise InputError(f"{path} is missing; get the data set VGGSound")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = [row for row in csv.reader(file) if row]
+    rows = read_lines(path, "the data set VGGSound")
     bad = next((number for number, row in enumerate(rows, 1) if len(row) != 4 or not row[1].strip().isdigit()), None)
     if bad is not None or not rows:
         place = f"row {bad}" if rows else "no rows"

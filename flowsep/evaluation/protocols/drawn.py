@@ -88,6 +88,9 @@ def own_items(data: Path, draw: Draw) -> list[Item]:
     if not data.is_dir():
         raise InputError(f"{data} is not a folder; give one of clips, with a manifest.csv or folders named by class")
     clips = read_manifest(data)
+    outside = [clip for clip in clips if not clip.path.is_relative_to(data)]
+    if outside:
+        raise InputError(f"{outside[0].path} is not below {data}; write paths that start from the manifest's folder")
     splits = {clip.split for clip in clips}
     split = draw.split or ("test" if "test" in splits else None)
     if split is not None:

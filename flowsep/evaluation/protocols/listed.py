@@ -20,16 +20,9 @@ DCASE_CSV, DCASE_FOLDER = "lass_synthetic_validation.csv", "lass_validation"
 def read_table(path: Path, columns: Sequence[str], where: str) -> list[dict[str, str]]:
     """Rows of a CSV with a header; of columns of one name the first counts.
 
-    InputError for a file that is missing (`where` says where it comes from), empty or not text, for missing columns and
-    for rows that are too short.
+    InputError as `read_lines`, for a file without rows, for missing columns and for rows that are too short.
     """
-    if not path.is_file():
-        raise InputError(f"{path} is missing; get {where}")
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = [line for line in csv.reader(file) if line]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} is not a CSV in UTF-8 ({error}); get {where}") from error
+    lines = read_lines(path, where)
     if len(lines) < 2:
         raise InputError(f"{path} lists no mixtures; get {where}")
     header = [name.strip() for name in lines[0]]
@@ -42,6 +35,17 @@ def read_table(path: Path, columns: Sequence[str], where: str) -> list[dict[str,
             raise InputError(f"{path}, row {number}: {len(line)} cells instead of {len(header)}; get {where}")
         rows.append({name: line[header.index(name)] for name in columns})
     return rows
+
+
+def read_lines(path: Path, where: str) -> list[list[str]]:
+    """Cells of a CSV without its empty lines; InputError where it is missing (`where` says where to get it) or no text."""
+    if not path.is_file():
+        raise InputError(f"{path} is missing; get {where}")
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            return [line for line in csv.reader(file) if line]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} is not a CSV in UTF-8 ({error}); get {where}") from error
 
 
 def read_dcase(data: Path, where: str) -> list[Item]:
