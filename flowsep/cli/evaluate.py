@@ -72,6 +72,8 @@ def run(mixtures: Mixtures, scoring: Scoring, sampling: Sampling, what: What = N
     if scoring.compare:
         from flowsep.evaluation.leaderboard import compare
 
+        if mixtures != Mixtures() or scoring.model or scoring.estimates or scoring.output:
+            raise UsageError("--compare measures nothing; give it folders of results, --by and --json alone")
         show(compare([Path(folder) for folder in what or []]), scoring)
         return
     if what and len(what) > 1:
@@ -166,8 +168,10 @@ def score_recipe(mixtures: Mixtures, scoring: Scoring, sampling: Sampling) -> No
     recipe, data, model, output = mixtures.recipe, mixtures.data, scoring.model or "small", scoring.output
     if recipe is None:
         raise UsageError("nothing to measure on; name a protocol, or give a list of mixtures by --recipe")
-    for word, value in (("estimates", scoring.estimates), ("clap", scoring.clap), ("by", scoring.by)):
-        if value:
+    about = {"estimates": scoring.estimates, "clap": scoring.clap, "by": scoring.by}
+    about |= {"count": mixtures.count, "mix-seed": mixtures.mix_seed, "split": mixtures.split}
+    for word, value in about.items():
+        if value is not None:
             raise UsageError(f"--{word} needs a protocol; write: flowsep evaluate own --recipe {recipe}")
     options = checked(sampling, [model])
     if output is not None:

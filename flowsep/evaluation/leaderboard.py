@@ -37,17 +37,17 @@ def summarise(
         "protocol": run["protocol"],
         "title": protocol.title,
         "mixtures": protocol.mixtures,
-        "average": protocol.average,
+        "average": run["average"],
         "ranked_by": rank,
         "encoder": run["encoder"],
         "failed": dict(failed or {}),
-        "systems": {name: summarise_system(found, run, protocol.average) for name, found in rows.items()},
+        "systems": {name: summarise_system(found, run) for name, found in rows.items()},
     }
     summary["differences"] = differences(rows, rank)
     return summary
 
 
-def summarise_system(rows: Sequence[dict[str, Any]], run: dict[str, Any], rule: str) -> dict[str, Any]:
+def summarise_system(rows: Sequence[dict[str, Any]], run: dict[str, Any]) -> dict[str, Any]:
     """Means with intervals, and the tables of the figure that systems are ranked by."""
     left_out: dict[str, int] = {}
     for row in rows:
@@ -55,7 +55,7 @@ def summarise_system(rows: Sequence[dict[str, Any]], run: dict[str, Any], rule: 
             left_out[row["left_out"]] = left_out.get(row["left_out"], 0) + 1
     scored = [row for row in rows if "left_out" not in row]
     names = [*run["figures"], *([TEXT_SCORE, AUDIO_SCORE] if run["encoder"] else []), "seconds"]
-    figures = {name: average(scored, name, "mean" if name == "seconds" else rule) for name in names}
+    figures = {name: average(scored, name, "mean" if name == "seconds" else run["average"]) for name in names}
     found: dict[str, Any] = {"items": len(scored), "left_out": left_out}
     found["figures"] = {name: value for name, value in figures.items() if value is not None}
     if any(row["target_class"] for row in scored):
@@ -180,7 +180,7 @@ def compare(folders: Sequence[Path]) -> dict[str, Any]:
     joined = Results({**first.run, "systems": {}})
     names = [name for results in opened.values() for name in results.run["systems"]]
     for folder, results in opened.items():
-        for key in ("protocol", "sample_rate", "figures", "encoder"):
+        for key in ("protocol", "sample_rate", "average", "figures", "encoder"):
             if results.run[key] != first.run[key]:
                 raise InputError(
                     f"{folder} has another {key.replace('_', ' ')} than {folders[0]}; compare like with like"

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flowsep import __version__
 from flowsep.atomic import atomic_output, refuse_unwritable
 from flowsep.errors import InputError
 from flowsep.evaluation.encoders import TextAudioEncoder
@@ -27,6 +28,7 @@ NAMES = {
     "protocol": "protocol",
     "data": "data or their files",
     "sample_rate": "sample rate",
+    "average": "average",
     "draw": "seed or count of the draw",
     "figures": "figures",
     "encoder": "encoder",
@@ -56,9 +58,11 @@ class Results:
         """
         run = {
             "schema_version": SCHEMA_VERSION,
+            "flowsep": __version__,
             "protocol": items.name,
             "data": items.digest,
             "sample_rate": items.protocol.sample_rate,
+            "average": items.protocol.average,
             "draw": {"seed": items.draw.seed, "count": items.draw.count} if items.protocol.drawn else None,
             "figures": list(items.protocol.figures),
             "encoder": None if encoder is None else {"score": encoder.score_name, "name": encoder.name},
@@ -123,6 +127,8 @@ def read_results(folder: Path) -> Results:
     try:
         run = json.loads(path.read_text(encoding="utf-8"))
         version = run["schema_version"]
+        if version == SCHEMA_VERSION and (absent := [key for key in ("systems", *NAMES) if key not in run]):
+            raise KeyError(*absent)
         lines = (folder / ITEMS).read_text(encoding="utf-8").split("\n") if (folder / ITEMS).is_file() else []
         rows: dict[tuple[str, str], dict[str, Any]] = {}
         for number, line in enumerate(lines):

@@ -60,13 +60,16 @@ class Model:
     separator: TextSeparator | None = None
 
     def about(self) -> dict[str, Any]:
-        """Weights and options."""
-        from flowsep.files import weights_hash
+        """Weights, configuration and options."""
+        from flowsep.files import sha256, weights_hash
 
+        folder = checkpoint.find_model(self.name)
+        files = sorted(folder.rglob("*.json"))
+        configuration = [f"{file.relative_to(folder).as_posix()} {sha256(file)[:16]}" for file in files]
         options = {key: value for key, value in asdict(self.options).items() if value != getattr(SampleOptions(), key)}
         if "guidance_interval" in options:
             options["guidance_interval"] = list(options["guidance_interval"])
-        return {"kind": "model", "hash": weights_hash(checkpoint.find_model(self.name)), "options": options}
+        return {"kind": "model", "hash": weights_hash(folder), "configuration": configuration, "options": options}
 
     def check(self, items: Sequence[Item]) -> None:
         """Nothing can be foreseen."""
@@ -187,7 +190,9 @@ def systems_of(
         special = {MIXTURE: Untouched, ORACLE: Oracle}.get(name)
         systems.append(special() if special else Model(name, options, device))
     for words in estimates:
-        name, _, folder = words.rpartition("=") if not Path(words).is_dir() else ("", "", words)
+        name, equals, folder = words.partition("=")
+        if not equals or Path(words).is_dir():
+            name, folder = "", words
         if not folder:
             raise UsageError(f"--estimates {words} names no folder; write NAME=DIR")
         systems.append(Estimates(name or Path(folder).resolve().name, Path(folder)))

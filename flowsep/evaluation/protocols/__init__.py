@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -141,5 +141,9 @@ def read_items(name: str, data: Path, draw: Draw) -> ItemSet:
     if not data.is_dir():
         raise InputError(f"{data} is not a folder; get {protocol.where}")
     items = protocol.read(data, draw)
+    if name == "mixtures":  # rate, figures and average are those of where they come from
+        rate, origin = listed.written_from(data, protocol.where)
+        came_from = find_protocol(origin)
+        protocol = replace(protocol, sample_rate=rate, average=came_from.average, figures=came_from.figures)
     check_items(items, protocol.where)
     return ItemSet(name, protocol, tuple(items), fingerprint(items, data), draw)

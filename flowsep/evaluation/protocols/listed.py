@@ -38,7 +38,7 @@ def read_table(path: Path, columns: Sequence[str], where: str) -> list[dict[str,
 
 
 def read_lines(path: Path, where: str) -> list[list[str]]:
-    """Cells of a CSV without its empty lines; InputError where it is missing (`where` says where to get it) or no text."""
+    """Cells of a CSV, empty lines left out. InputError for a missing file (`where` says where it is) and for no text."""
     if not path.is_file():
         raise InputError(f"{path} is missing; get {where}")
     try:
@@ -121,6 +121,16 @@ def read_mixtures(data: Path, where: str) -> list[Item]:
         classes = {name: row[name] for name in ("target_class", "other_class")}
         items.append(Item(row["id"], row["text"], source, **classes, snr_db=number_or_none(row["snr_db"], data)))
     return items
+
+
+def written_from(data: Path, where: str) -> tuple[int, str]:
+    """Sample rate in Hz and protocol of the mixtures in a folder that `flowsep mix` wrote."""
+    rows = read_table(data / INDEX, ("sample_rate", "protocol"), where)
+    found = {(row["sample_rate"], row["protocol"]) for row in rows}
+    rate, protocol = found.pop()
+    if found or not rate.isdigit() or int(rate) == 0:
+        raise InputError(f"{data / INDEX} has no one sample rate and protocol for all mixtures; get {where}")
+    return int(rate), protocol
 
 
 def number_or_none(text: str, data: Path) -> float | None:
