@@ -38,7 +38,7 @@ def read_table(path: Path, columns: Sequence[str], where: str) -> list[dict[str,
 
 
 def read_lines(path: Path, where: str) -> list[list[str]]:
-    """Cells of a CSV, empty lines left out. InputError for a missing file (`where` says where it is) and for no text."""
+    """Cells of a CSV, empty lines left out. InputError for no text and for no file; `where` says where to get it."""
     if not path.is_file():
         raise InputError(f"{path} is missing; get {where}")
     try:
