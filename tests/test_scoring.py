@@ -182,6 +182,7 @@ def test_written_mixtures_are_scored_at_their_rate_and_averaged_like_their_proto
     words = ["--estimates", out / "targets", "--model", "mixture", "--json"]
     assert evaluate(out, *words, protocol="mixtures") == 0
     summary = json.loads(capsys.readouterr().out)
+    assert summary["title"] == "AudioSep's MUSIC, as written by flowsep mix"
     assert summary["average"] == "class_mean" and summary["ranked_by"] == "sdri"
     assert summary["systems"]["targets"]["figures"]["sdri"]["mean"] > 60
 

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from flowsep.errors import InputError, UsageError
-from flowsep.evaluation.protocols import PROTOCOLS, find_protocol
 from flowsep.evaluation.results import SCHEMA_VERSION, Results, read_results
-from flowsep.evaluation.score import AUDIO_SCORE, FIGURES, LOWER_IS_BETTER, TEXT_SCORE
+from flowsep.evaluation.score import AUDIO_SCORE, FIGURES, TEXT_SCORE
 from flowsep.evaluation.statistics import average, by_class, by_snr, paired_difference
 
 GROUPINGS = {"class": "by_class", "snr": "by_snr"}  # words of --by, and where the summary has the table
@@ -25,7 +24,6 @@ def summarise(
 ) -> dict[str, Any]:
     """Figures of every system over the items `ids`, all that it has if not given, and differences from the first."""
     run = results.run
-    protocol = find_protocol(run["protocol"])
     rank = run["figures"][0]
     rows = {
         name: results.of(name, ids) if ids is not None else [row for key, row in results.rows.items() if key[0] == name]
@@ -35,8 +33,8 @@ def summarise(
     summary: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "protocol": run["protocol"],
-        "title": protocol.title,
-        "mixtures": protocol.mixtures,
+        "title": run["title"],
+        "mixtures": run["mixtures"],
         "average": run["average"],
         "ranked_by": rank,
         "encoder": run["encoder"],
@@ -99,9 +97,8 @@ def table_lines(summary: dict[str, Any]) -> list[str]:
         f"| system | mixtures | {' | '.join(head)} |",
         f"|{'---|' * (len(head) + 2)}",
     ]
-    sign = 1 if rank in LOWER_IS_BETTER else -1
-    missing = {"mean": float("inf") * sign}
-    for name in sorted(systems, key=lambda one: sign * systems[one]["figures"].get(rank, missing)["mean"]):
+    worst = {"mean": float("-inf")}
+    for name in sorted(systems, key=lambda one: -systems[one]["figures"].get(rank, worst)["mean"]):
         cells = [cell(systems[name]["figures"].get(column), column != "seconds") for column in columns]
         if len(systems) > 1:
             cells.append("" if name == first else difference_cell(against[name]))
@@ -175,8 +172,6 @@ def compare(folders: Sequence[Path]) -> dict[str, Any]:
         raise UsageError("nothing to compare; give folders that flowsep evaluate -o wrote")
     opened = {folder: read_results(folder) for folder in folders}
     first = next(iter(opened.values()))
-    if first.run["protocol"] not in PROTOCOLS:
-        raise InputError(f"{folders[0]} is of the protocol {first.run['protocol']!r}, which this version does not know")
     joined = Results({**first.run, "systems": {}})
     names = [name for results in opened.values() for name in results.run["systems"]]
     for folder, results in opened.items():

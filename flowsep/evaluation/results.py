@@ -60,6 +60,8 @@ class Results:
             "schema_version": SCHEMA_VERSION,
             "flowsep": __version__,
             "protocol": items.name,
+            "title": items.protocol.title,
+            "mixtures": items.protocol.mixtures,
             "data": items.digest,
             "sample_rate": items.protocol.sample_rate,
             "average": items.protocol.average,
@@ -127,7 +129,9 @@ def read_results(folder: Path) -> Results:
     try:
         run = json.loads(path.read_text(encoding="utf-8"))
         version = run["schema_version"]
-        if version == SCHEMA_VERSION and (absent := [key for key in ("systems", *NAMES) if key not in run]):
+        if version == SCHEMA_VERSION and (
+            absent := [key for key in ("systems", "title", "mixtures", *NAMES) if key not in run]
+        ):
             raise KeyError(*absent)
         lines = (folder / ITEMS).read_text(encoding="utf-8").split("\n") if (folder / ITEMS).is_file() else []
         rows: dict[tuple[str, str], dict[str, Any]] = {}

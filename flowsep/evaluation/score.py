@@ -28,7 +28,6 @@ FIGURES: dict[str, tuple[str, Figure]] = {  # in the order of the columns
     "lsd_audioldm": ("LSD, audioldm_eval", lambda e, x, r, rate: log_spectral_distance_audioldm(e, r, rate)),
     "mel_psnr": ("mel PSNR dB", lambda e, x, r, rate: mel_psnr(e, r)),
 }
-LOWER_IS_BETTER = ("lsd", "lsd_audioldm", "seconds")
 TEXT_SCORE, AUDIO_SCORE = "text_score", "audio_score"  # of an encoder, cosines -1..1
 
 

@@ -28,7 +28,7 @@ class Protocol:
     title: str
     read: Callable[[Path, Draw], list[Item]]
     where: str  # the data comes from: ends the sentence "get ..."
-    figures: tuple[str, ...] = SIGNAL  # the first is what systems are ranked by
+    figures: tuple[str, ...] = SIGNAL  # the first, of which more is better, ranks the systems
     sample_rate: int = 16000
     average: str = "mean"  # of items; "class_mean" or "class_median": then of classes (flowsep.evaluation.statistics)
     mixtures: str = LISTED
@@ -65,7 +65,11 @@ THREE = "the data sets AudioCaps, Clotho and FSD50K, in folders audiocaps, cloth
 
 PROTOCOLS = {
     "own": Protocol(
-        "your own clips or recipe", own_items, "the clips that the list names", mixtures="your own", drawn=True
+        "your own clips or recipe",
+        own_items,
+        "the clips that the list names",
+        mixtures="drawn or listed by you",
+        drawn=True,
     ),
     "mixtures": Protocol(
         "a folder written by flowsep mix",
@@ -144,6 +148,7 @@ def read_items(name: str, data: Path, draw: Draw) -> ItemSet:
     if name == "mixtures":  # rate, figures and average are those of where they come from
         rate, origin = listed.written_from(data, protocol.where)
         came_from = find_protocol(origin)
-        protocol = replace(protocol, sample_rate=rate, average=came_from.average, figures=came_from.figures)
+        title = f"{came_from.title}, as written by flowsep mix"
+        protocol = replace(came_from, title=title, sample_rate=rate, where=protocol.where, drawn=False)
     check_items(items, protocol.where)
     return ItemSet(name, protocol, tuple(items), fingerprint(items, data), draw)
