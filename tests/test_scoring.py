@@ -110,6 +110,21 @@ def test_changed_settings_models_and_data_are_refused_until_overwritten(data, tm
     assert evaluate(data, "--model", "dog", "-o", tmp_path / "other") == 3
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "cannot be read as results"),
+        ('{"schema_version": 99}', "is of version 99, this is 1"),
+        ('{"schema_version": 1, "systems": {}}', "does not say its title"),
+    ],
+)
+def test_folders_that_are_no_results_are_told(data, tmp_path, capsys, text, message):
+    (tmp_path / "run.json").write_text(text)
+    assert evaluate(data, "--model", "mixture", "-o", tmp_path) == 3
+    assert message in capsys.readouterr().err
+    assert main(["evaluate", "--compare", str(tmp_path)]) == 3
+
+
 def test_models_and_mixtures_can_be_added_to_a_folder(data, tmp_path, separator):
     out = tmp_path / "out"
     assert evaluate(data, "--model", "dog", "-o", out, "--limit", "1") == 0

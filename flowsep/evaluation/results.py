@@ -129,10 +129,6 @@ def read_results(folder: Path) -> Results:
     try:
         run = json.loads(path.read_text(encoding="utf-8"))
         version = run["schema_version"]
-        if version == SCHEMA_VERSION and (
-            absent := [key for key in ("systems", "title", "mixtures", *NAMES) if key not in run]
-        ):
-            raise KeyError(*absent)
         lines = (folder / ITEMS).read_text(encoding="utf-8").split("\n") if (folder / ITEMS).is_file() else []
         rows: dict[tuple[str, str], dict[str, Any]] = {}
         for number, line in enumerate(lines):
@@ -148,13 +144,16 @@ def read_results(folder: Path) -> Results:
         raise InputError(f"{folder} cannot be read as results ({error}); choose another folder with -o") from error
     if version != SCHEMA_VERSION:
         raise InputError(f"{path} is of version {version}, this is {SCHEMA_VERSION}; choose another folder with -o")
+    absent = [key for key in ("systems", "title", "mixtures", *NAMES) if key not in run]
+    if absent:
+        raise InputError(f"{path} does not say its {absent[0]}; choose another folder with -o")
     return Results(run, folder, rows)
 
 
 def refuse_other(found: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:
     """InputError where results on the disk are of other items, settings or models than those asked for."""
-    differs = [title for key, title in NAMES.items() if found.get(key) != wanted[key]]
-    systems = found.get("systems", {})
+    differs = [title for key, title in NAMES.items() if found[key] != wanted[key]]
+    systems = found["systems"]
     differs += [
         f"{name}'s weights or options" for name, about in wanted["systems"].items() if systems.get(name, about) != about
     ]
