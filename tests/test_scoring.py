@@ -16,6 +16,7 @@ from flowsep.evaluation.protocols import read_items
 from flowsep.evaluation.protocols.drawn import Draw
 from flowsep.evaluation.results import Results
 from flowsep.evaluation.score import score_systems
+from flowsep.evaluation.semantic import frechet_distance
 from flowsep.evaluation.systems import Untouched, systems_of
 from flowsep.protocol import SampleOptions
 from tests import layouts
@@ -288,6 +289,39 @@ def test_scores_of_an_encoder_carry_its_name(data):
     table = table_lines(summarise(results))
     assert "| proxy [tiny] | proxy_A [tiny] |" in table[2] and "CLAPScore" not in "".join(table)
     assert "| 0.33 [" in table[4] and "| 1.00 [1.00, 1.00] |" in table[4]
+    assert "Frechet" not in "".join(table)  # this one gives no frames
+
+
+class FramesClap(FakeClap):
+    """One embedding: level and slope."""
+
+    def frames(self, audio):
+        return torch.stack([audio.square().mean().sqrt(), audio.diff().square().mean().sqrt()])[None]
+
+
+def test_a_frechet_distance_is_over_all_mixtures_and_survives_a_kill(data, tmp_path, monkeypatch, separator):
+    monkeypatch.setattr("flowsep.evaluation.encoders.load_encoder", lambda name: FramesClap())
+    out = tmp_path / "out"
+    assert evaluate(data, "--model", "mixture,dog", "-o", out, "--encoder", "clap:x") == 0
+    found = json.loads((out / "summary.json").read_text())["systems"]
+    waves = [item.source.render(16000) for item in read_items("dcase2024-task9", data, Draw()).items]
+    mixtures, targets = (
+        torch.cat([FramesClap().frames(torch.from_numpy(getattr(one, part))) for one in waves])
+        for part in ("mixture", "target")
+    )
+    expected = frechet_distance(mixtures, targets)
+    assert found["mixture"]["figures"]["frechet"]["mean"] == pytest.approx(expected, rel=1e-3) and expected > 0
+    distance = found["dog"]["figures"]["frechet"]["mean"]
+    assert distance != found["mixture"]["figures"]["frechet"]["mean"]
+    assert "| Frechet distance [tiny] |" in (out / "summary.md").read_text()
+    text = (out / "items.jsonl").read_text()
+    (out / "items.jsonl").write_text("".join(text.splitlines(True)[:-1]))  # killed between the embeddings and the row
+    assert evaluate(data, "--model", "mixture,dog", "-o", out, "--encoder", "clap:x") == 0
+    assert len((out / "frames.jsonl").read_text().splitlines()) == 6
+    again = json.loads((out / "summary.json").read_text())["systems"]
+    assert again["dog"]["figures"]["frechet"]["mean"] == pytest.approx(distance, rel=1e-3)
+    assert main(["evaluate", "--compare", str(out), "--json"]) == 0
+    assert evaluate(data, "--model", "mixture", "-o", out) == 3  # without the encoder it is another evaluation
 
 
 def test_hsm_figures_are_those_of_the_metrics(tmp_path, written):
@@ -335,6 +369,8 @@ def test_the_oracle_works_at_32_khz(tmp_path, capsys):
         (["own", "--data", ".", "--estimates", "x="], 2, "names no folder; write NAME=DIR"),
         (["--data", ".", "--recipe", "r.csv", "--by", "snr"], 2, "--by needs a protocol"),
         (["--data", ".", "--recipe", "r.csv", "--count", "3"], 2, "--count needs a protocol"),
+        (["own", "--data", ".", "--encoder", "magic"], 2, "unknown encoder 'magic'; write clap:FOLDER"),
+        (["own", "--data", ".", "--encoder", "clap:no/such/clap"], 4, "the CLAP no/such/clap cannot be had"),
         (["--compare", "a", "--model", "small"], 2, "--compare measures nothing"),
     ],
 )

@@ -37,7 +37,9 @@ class Scoring:
     estimates: Annotated[
         list[str] | None, typer.Option(metavar="[NAME=]DIR", help="Another tool's files, named by id. Repeat it.")
     ] = None
-    clap: Annotated[str | None, typer.Option(help="Folder or hub id of a CLAP, for CLAPScores.")] = None
+    encoder: Annotated[
+        str | None, typer.Option(metavar="clap:FOLDER", help="Also its scores and Frechet distance, under its name.")
+    ] = None
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder of the results; without a protocol, a JSON file.")
     ] = None
@@ -92,7 +94,7 @@ evaluate = spread(run)
 def score_protocol(name: str, mixtures: Mixtures, scoring: Scoring, sampling: Sampling) -> None:
     """Score what is not yet in the folder of the results, and write and print the table of all that is."""
     from flowsep.errors import PartialFailure, UsageError
-    from flowsep.evaluation.encoders import ClapEncoder
+    from flowsep.evaluation.encoders import load_encoder
     from flowsep.evaluation.leaderboard import summarise, table_lines
     from flowsep.evaluation.results import SUMMARY, TABLE, Results, write_text
     from flowsep.evaluation.score import score_systems
@@ -103,7 +105,7 @@ def score_protocol(name: str, mixtures: Mixtures, scoring: Scoring, sampling: Sa
     models = [] if scoring.model is None and scoring.estimates else (scoring.model or "small").split(",")
     systems = systems_of(models, scoring.estimates or [], checked(sampling, models), scoring.device)
     items = read_protocol(name, mixtures)
-    encoder = None if scoring.clap is None else ClapEncoder.from_pretrained(scoring.clap)
+    encoder = None if scoring.encoder is None else load_encoder(scoring.encoder)
     results = Results.open(items, systems, scoring.output, encoder, scoring.overwrite)
     failed = score_systems(items, systems, results, scoring.limit, encoder, scoring.quiet)
     summary = summarise(results, [item.id for item in items.items[: scoring.limit]], failed)
@@ -168,7 +170,7 @@ def score_recipe(mixtures: Mixtures, scoring: Scoring, sampling: Sampling) -> No
     recipe, data, model, output = mixtures.recipe, mixtures.data, scoring.model or "small", scoring.output
     if recipe is None:
         raise UsageError("nothing to measure on; name a protocol, or give a list of mixtures by --recipe")
-    about = {"estimates": scoring.estimates, "clap": scoring.clap, "by": scoring.by}
+    about = {"estimates": scoring.estimates, "encoder": scoring.encoder, "by": scoring.by}
     about |= {"count": mixtures.count, "mix-seed": mixtures.mix_seed, "split": mixtures.split}
     for word, value in about.items():
         if value is not None:

@@ -6,12 +6,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from flowsep.errors import InputError, UsageError
 from flowsep.evaluation.results import SCHEMA_VERSION, Results, read_results
 from flowsep.evaluation.score import AUDIO_SCORE, FIGURES, TEXT_SCORE
+from flowsep.evaluation.semantic import frechet_distance
 from flowsep.evaluation.statistics import average, by_class, by_snr, paired_difference
 
 GROUPINGS = {"class": "by_class", "snr": "by_snr"}  # words of --by, and where the summary has the table
+FRECHET = "frechet"  # of all estimates and all targets; less is better, and it has no interval
 AVERAGES = {
     "mean": "means of mixtures",
     "class_mean": "means of classes' means",
@@ -41,6 +45,11 @@ def summarise(
         "failed": dict(failed or {}),
         "systems": {name: summarise_system(found, run) for name, found in rows.items()},
     }
+    for name, found in rows.items():
+        frames = [results.frames[name, row["id"]] for row in found if (name, row["id"]) in results.frames]
+        if sum(len(target) for _, target in frames) > 1:
+            both = (torch.cat(part) for part in zip(*frames, strict=True))
+            summary["systems"][name]["figures"][FRECHET] = {"mean": frechet_distance(*both), "count": len(frames)}
     summary["differences"] = differences(rows, rank)
     return summary
 
@@ -126,13 +135,15 @@ def titles(summary: dict[str, Any]) -> dict[str, str]:
     if summary["encoder"]:
         found[TEXT_SCORE] = f"{summary['encoder']['score']} [{summary['encoder']['name']}]"
         found[AUDIO_SCORE] = f"{summary['encoder']['score']}_A [{summary['encoder']['name']}]"
+        found[FRECHET] = f"Frechet distance [{summary['encoder']['name']}]"
     return {**found, "seconds": "s per mixture"}
 
 
 def cell(value: dict[str, float] | None, interval: bool = True) -> str:
-    """A mean with its interval; a dash where there is none."""
+    """A mean with its interval, if it has one; a dash where there is none."""
     if value is None:
         return "-"
+    interval = interval and "low" in value
     return f"{value['mean']:.2f}" + (f" [{value['low']:.2f}, {value['high']:.2f}]" if interval else "")
 
 
@@ -190,4 +201,6 @@ def compare(folders: Sequence[Path]) -> dict[str, Any]:
                 if row["system"] == name:
                     key = row["id"] if same else f"{folder}:{row['id']}"  # an id of other data is another mixture
                     joined.rows[label, key] = {**row, "system": label, "id": key}
+                    if (name, row["id"]) in results.frames:
+                        joined.frames[label, key] = results.frames[name, row["id"]]
     return summarise(joined)

@@ -2,6 +2,7 @@
 
 run.json       protocol, data, seed, figures and systems: what every line depends on
 items.jsonl    one line per system and item, appended as it is done
+frames.jsonl   with an encoder: the embeddings of each estimate and target, for Frechet distances
 summary.json   means with intervals, differences, tables by class and by SNR; made from the lines
 summary.md     the same for people
 """
@@ -15,6 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from flowsep import __version__
 from flowsep.atomic import atomic_output, refuse_unwritable
 from flowsep.errors import InputError
@@ -23,7 +27,9 @@ from flowsep.evaluation.protocols import ItemSet
 from flowsep.evaluation.systems import System
 
 SCHEMA_VERSION = 1
-RUN, ITEMS, SUMMARY, TABLE = "run.json", "items.jsonl", "summary.json", "summary.md"
+RUN, ITEMS, FRAMES, SUMMARY, TABLE = "run.json", "items.jsonl", "frames.jsonl", "summary.json", "summary.md"
+Key = tuple[str, str]  # system and item
+Frames = tuple[Tensor, Tensor]  # embeddings of an estimate's pieces (N, D) and of its target's
 NAMES = {
     "protocol": "protocol",
     "data": "data or their files",
@@ -41,7 +47,8 @@ class Results:
 
     run: dict[str, Any]
     folder: Path | None = None
-    rows: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    rows: dict[Key, dict[str, Any]] = field(default_factory=dict)
+    frames: dict[Key, Frames] = field(default_factory=dict)
 
     @classmethod
     def open(
@@ -90,13 +97,21 @@ class Results:
         """Whether an item is scored."""
         return (system, item) in self.rows
 
-    def add(self, row: dict[str, Any]) -> None:
+    def add(self, row: dict[str, Any], frames: Frames | None = None) -> None:
         """Keep one scored item, on the disk at once; NaN and infinity, which are no figures, as None."""
-        row = {key: finite(value) for key, value in row.items()}
-        self.rows[row["system"], row["id"]] = row
+        row = {name: finite(value) for name, value in row.items()}
+        key = row["system"], row["id"]
+        if frames is not None:
+            self.frames[key] = frames
+            self.append(FRAMES, frames_line(key, frames))  # before the row, which says that all of an item is there
+        self.rows[key] = row
+        self.append(ITEMS, line_of(row))
+
+    def append(self, name: str, line: str) -> None:
+        """One more line in a file of the folder, if there is one."""
         if self.folder is not None:
-            with (self.folder / ITEMS).open("a", encoding="utf-8") as file:
-                file.write(line_of(row))
+            with (self.folder / name).open("a", encoding="utf-8") as file:
+                file.write(line)
 
     def of(self, system: str, ids: Iterable[str]) -> list[dict[str, Any]]:
         """The rows of a system, in the order of the items."""
@@ -108,6 +123,9 @@ class Results:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         write_text(self.folder / ITEMS, "".join(line_of(row) for row in self.rows.values()))
+        kept = {key: frames for key, frames in self.frames.items() if key in self.rows}
+        if kept or (self.folder / FRAMES).is_file():
+            write_text(self.folder / FRAMES, "".join(frames_line(*pair) for pair in kept.items()))
         write_text(self.folder / RUN, json.dumps(self.run, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -121,6 +139,12 @@ def line_of(row: dict[str, Any]) -> str:
     return json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+def frames_line(key: Key, frames: Frames) -> str:
+    """One line of embeddings, to six digits."""
+    estimate, target = ([[float(f"{value:.6g}") for value in piece] for piece in one.tolist()] for one in frames)
+    return line_of({"system": key[0], "id": key[1], "estimate": estimate, "target": target})
+
+
 def read_results(folder: Path) -> Results:
     """What a folder holds; a last line that was torn off is passed over. InputError for another folder."""
     path = folder / RUN
@@ -129,17 +153,11 @@ def read_results(folder: Path) -> Results:
     try:
         run = json.loads(path.read_text(encoding="utf-8"))
         version = run["schema_version"]
-        lines = (folder / ITEMS).read_text(encoding="utf-8").split("\n") if (folder / ITEMS).is_file() else []
-        rows: dict[tuple[str, str], dict[str, Any]] = {}
-        for number, line in enumerate(lines):
-            try:
-                row = json.loads(line) if line else None
-            except ValueError:
-                if number == len(lines) - 1:  # no newline after it: the run was killed there
-                    break
-                raise
-            if row is not None:
-                rows[row["system"], row["id"]] = row
+        rows = {(row["system"], row["id"]): row for row in read_lines(folder / ITEMS)}
+        frames = {
+            (row["system"], row["id"]): (torch.tensor(row["estimate"]), torch.tensor(row["target"]))
+            for row in read_lines(folder / FRAMES)
+        }
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder} cannot be read as results ({error}); choose another folder with -o") from error
     if version != SCHEMA_VERSION:
@@ -147,7 +165,18 @@ def read_results(folder: Path) -> Results:
     absent = [key for key in ("systems", "title", "mixtures", *NAMES) if key not in run]
     if absent:
         raise InputError(f"{path} does not say its {absent[0]}; choose another folder with -o")
-    return Results(run, folder, rows)
+    return Results(run, folder, rows, frames)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Rows of JSON lines, none without the file; a last line that a kill tore off is passed over."""
+    lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
+    *whole, last = lines or [""]
+    rows = [json.loads(line) for line in whole]
+    try:
+        return [*rows, json.loads(last)] if last else rows
+    except ValueError:
+        return rows
 
 
 def refuse_other(found: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:

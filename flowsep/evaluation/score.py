@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flowsep.audio import resample
 from flowsep.errors import InputError, ModelError
 from flowsep.evaluation.encoders import TextAudioEncoder
 from flowsep.evaluation.protocols import ItemSet
 from flowsep.evaluation.protocols.item import Item, Waves, to_tensor, unusable
-from flowsep.evaluation.results import Results
+from flowsep.evaluation.results import Frames, Results
 from flowsep.evaluation.semantic import clap_score, clap_score_audio
 from flowsep.evaluation.signal import improvement, level_db, sdr, si_sdr
 from flowsep.evaluation.spectral import log_spectral_distance, log_spectral_distance_audioldm, mel_psnr
@@ -59,24 +60,24 @@ def score_systems(
                 failed[item.id] = str(error)
                 continue
             try:
-                row = score_item(system, item, waves, items, encoder)
+                row, frames = score_item(system, item, waves, items, encoder)
             except ModelError as error:
                 failed[f"{item.id} by {system.name}"] = str(error)
                 continue
-            results.add(row)
+            results.add(row, frames)
     return failed
 
 
 def score_item(
     system: System, item: Item, waves: Waves, items: ItemSet, encoder: TextAudioEncoder | None = None
-) -> dict[str, Any]:
-    """One row: what the item is, and its figures, or why it has none."""
+) -> tuple[dict[str, Any], Frames | None]:
+    """One row: what the item is, and its figures, or why it has none; and what a Frechet distance is made of."""
     rate = items.protocol.sample_rate
     about = {"system": system.name, "id": item.id, "text": item.text, "target_class": item.target_class}
     about["other_class"] = item.other_class
     reason = unusable(waves)
     if reason is not None:
-        return {**about, "snr_db": item.snr_db, "left_out": reason}
+        return {**about, "snr_db": item.snr_db, "left_out": reason}, None
     answer = system.answer(item, waves, rate)
     if not torch.isfinite(answer.estimate).all():
         raise ModelError(f"{system.name} gave NaN or infinity; try --dtype float32, more --steps or another --solver")
@@ -85,8 +86,12 @@ def score_item(
     if snr is None:
         snr = round((level_db(batch[2]) - level_db(batch[1] - batch[2])).item(), 2)
     figures = {name: FIGURES[name][1](*batch, rate).item() for name in items.protocol.figures}
+    frames = None
     if encoder is not None:
         figures[TEXT_SCORE] = clap_score(encoder, [item.text], batch[0], rate).mean
         figures[AUDIO_SCORE] = clap_score_audio(encoder, batch[0], batch[2], rate).mean
+        if hasattr(encoder, "frames"):  # a FrameEncoder too
+            heard = (resample(audio, rate, encoder.sample_rate)[0] for audio in (batch[0], batch[2]))
+            frames = tuple(encoder.frames(audio).float() for audio in heard)
     cost = {"nfe": answer.nfe, "seconds": answer.seconds}
-    return {**about, "snr_db": snr, **figures, **cost}
+    return {**about, "snr_db": snr, **figures, **cost}, frames
