@@ -191,6 +191,13 @@ def test_another_tools_files_are_scored_like_a_model(data, written, tmp_path, ca
     assert {(row["system"], row["id"]): row for row in lines(out)}["best", "0001"]["si_sdr"] < 10
 
 
+def test_a_folder_of_estimates_may_have_an_equals_sign_in_its_name(written, tmp_path):
+    folder = tmp_path / "a=b"
+    (written / "targets").rename(folder)
+    first, second = systems_of([], [str(folder), f"c={folder}"], SampleOptions())
+    assert (first.name, first.folder, second.name, second.folder) == ("a=b", folder, "c", folder)
+
+
 def test_written_mixtures_are_scored_at_their_rate_and_averaged_like_their_protocol(tmp_path, capsys):
     data, out = layouts.audiosep(tmp_path / "evaluation", "music"), tmp_path / "w"
     assert main(["mix", "audiosep-music", str(out), "--data", str(data), "--targets", "-q"]) == 0

@@ -137,7 +137,9 @@ def checked(sampling: Sampling, models: list[str]) -> Any:
     from flowsep.options import check_options
 
     options = sampling.options()
-    check_options(options, tuple(dict.fromkeys(solver for model in models for solver in solver_names(model))))
+    check_options(
+        options, tuple(dict.fromkeys(solver for model in models or ["small"] for solver in solver_names(model)))
+    )
     return options
 
 
