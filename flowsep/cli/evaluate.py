@@ -137,9 +137,8 @@ def checked(sampling: Sampling, models: list[str]) -> Any:
     from flowsep.options import check_options
 
     options = sampling.options()
-    check_options(
-        options, tuple(dict.fromkeys(solver for model in models or ["small"] for solver in solver_names(model)))
-    )
+    known = dict.fromkeys(solver for model in models or ["small"] for solver in solver_names(model))
+    check_options(options, tuple(known))
     return options
 
 
