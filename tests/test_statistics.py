@@ -7,11 +7,10 @@ import pytest
 
 from flowsep.errors import UsageError
 from flowsep.evaluation.statistics import (
+    average,
     by_class,
     by_snr,
     grouped,
-    mean_of_classes,
-    median_of_classes,
     paired_difference,
 )
 
@@ -57,7 +56,10 @@ def test_tables_are_by_class_and_by_bins_of_snr():
 
 
 def test_classes_count_the_same_whatever_their_size():
-    whole = ITEMS[:4]
-    assert mean_of_classes(whole, "gain") == (4.0 + 7.0) / 2
-    assert median_of_classes(whole, "gain") == (2.0 + 7.0) / 2
-    assert median_of_classes([*whole, {"target_class": "dog", "gain": float("nan")}], "gain") == (2.0 + 7.0) / 2
+    whole = [*ITEMS[:4], {"target_class": "dog", "gain": float("nan")}]
+    assert average(whole, "gain")["mean"] == (1.0 + 2.0 + 9.0 + 7.0) / 4
+    assert average(whole, "gain", "class_mean")["mean"] == (4.0 + 7.0) / 2
+    found = average(whole, "gain", "class_median")
+    assert found["mean"] == (2.0 + 7.0) / 2 and found["count"] == 4
+    assert found["low"] == (1.0 + 7.0) / 2 and found["high"] == (9.0 + 7.0) / 2  # bells are resampled among bells
+    assert average(ITEMS, "loss") is None

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from flowsep.checkpoint import load_separator
 from flowsep.errors import UsageError
+from flowsep.evaluation.leaderboard import cell, difference_cell
 from flowsep.evaluation.oracle import TITLES, oracle_recipe
 from flowsep.evaluation.recipe import SAMPLE_RATE, MixtureRow
 from flowsep.evaluation.run import evaluate_recipe
@@ -101,13 +102,6 @@ def leaderboard_lines(report: dict[str, Any]) -> list[str]:
     for name in sorted(systems, key=lambda one: -systems[one][FIGURE]["mean"]):
         cells = [cell(systems[name].get(column), column == FIGURE) for column in COLUMNS]
         against = differences.get(name)
-        shown = "" if against is None else f"{cell(against, True)}, p = {against['p']:.3g}"
+        shown = "" if against is None else difference_cell(against)
         lines.append(f"| {name} | {' | '.join(cells)} | {shown} |")
     return lines
-
-
-def cell(value: dict[str, float] | None, interval: bool) -> str:
-    """A mean, with its interval where asked for; a dash where there is none."""
-    if value is None:
-        return "-"
-    return f"{value['mean']:.2f}" + (f" [{value['low']:.2f}, {value['high']:.2f}]" if interval else "")

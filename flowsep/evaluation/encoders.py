@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowsep.errors import ModelError
+from flowsep.errors import ModelError, UsageError
 
 CLAP_SECONDS = 10  # that CLAP sees at once
 
@@ -40,6 +40,14 @@ class FrameEncoder(Protocol):
     def frames(self, audio: Tensor) -> Tensor:
         """Audio (T,) at `sample_rate` -> (N, D)."""
         ...
+
+
+def load_encoder(name: str, device: str = "cpu") -> TextAudioEncoder:
+    """The encoder of "clap:FOLDER", or of a hub id instead of the folder; ModelError where it cannot be had."""
+    kind, _, folder = name.partition(":")
+    if kind != "clap" or not folder:
+        raise UsageError(f"unknown encoder {name!r}; write clap:FOLDER")
+    return ClapEncoder.from_pretrained(folder, device)
 
 
 class ClapEncoder:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from flowsep.errors import UsageError
+
+SIGNS_AT_ONCE = 500  # patterns of a permutation test in memory: 20 MB for 5,000 items
 
 
 def bootstrap_mean(values: Sequence[float], seed: int = 0, draws: int = 2000) -> dict[str, float]:
@@ -17,6 +20,31 @@ def bootstrap_mean(values: Sequence[float], seed: int = 0, draws: int = 2000) ->
     means = array[rng.integers(len(array), size=(draws, len(array)))].mean(axis=1)
     low, high = np.percentile(means, [2.5, 97.5])
     return {"mean": float(array.mean()), "low": float(low), "high": float(high)}
+
+
+def average(
+    items: Sequence[Mapping[str, Any]], figure: str, rule: str = "mean", seed: int = 0, draws: int = 2000
+) -> dict[str, float] | None:
+    """A figure over the items that have it: mean, 95 % bootstrap interval and count; None where none has it.
+
+    Rule "mean": of the items. "class_mean": mean over classes of the mean within each, so that every class counts the
+    same (AudioSep's MUSIC). "class_median": mean over classes of the median within each (AudioSep's and USS's AudioSet
+    figures). Resampling is of items, within the classes where there are any.
+    """
+    groups: dict[Hashable, list[float]] = {}
+    for item in items:
+        if item.get(figure) is not None and not np.isnan(item[figure]):
+            groups.setdefault("" if rule == "mean" else item["target_class"], []).append(float(item[figure]))
+    if not groups:
+        return None
+    within = np.median if rule == "class_median" else np.mean
+    rng = np.random.default_rng(seed)
+    centre = np.zeros(draws)
+    for values in map(np.asarray, groups.values()):
+        centre += within(values[rng.integers(len(values), size=(draws, len(values)))], axis=1) / len(groups)
+    low, high = np.percentile(centre, [2.5, 97.5])
+    mean = float(np.mean([within(values) for values in groups.values()]))
+    return {"mean": mean, "low": float(low), "high": float(high), "count": sum(map(len, groups.values()))}
 
 
 def paired_difference(a: Sequence[float], b: Sequence[float], seed: int = 0, draws: int = 10_000) -> dict[str, float]:
@@ -31,11 +59,13 @@ def paired_difference(a: Sequence[float], b: Sequence[float], seed: int = 0, dra
     differences = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
     count = len(differences)
     if count <= 12:
-        signs = 1 - 2 * ((np.arange(2**count)[:, None] >> np.arange(count)) & 1)
+        patterns = [1.0 - 2 * ((np.arange(2**count)[:, None] >> np.arange(count)) & 1)]
     else:
-        signs = 1 - 2 * np.random.default_rng(seed).integers(2, size=(draws, count))
-        signs[0] = 1
-    means = np.abs(signs @ differences) / count
+        rng = np.random.default_rng(seed)
+        sizes = [min(SIGNS_AT_ONCE, draws - 1 - done) for done in range(0, draws - 1, SIGNS_AT_ONCE)]
+        random = (1.0 - 2 * rng.integers(2, size=(size, count), dtype=np.int8) for size in sizes)
+        patterns = chain([np.ones((1, count))], random)
+    means = np.abs(np.concatenate([signs @ differences for signs in patterns])) / count
     p = float(np.mean(means >= abs(differences.mean()) - 1e-12))
     return {**bootstrap_mean(differences, seed), "p": p, "count": float(count)}
 
@@ -62,16 +92,3 @@ def by_class(items: Sequence[Mapping[str, Any]], figure: str) -> dict[str, dict[
 def by_snr(items: Sequence[Mapping[str, Any]], figure: str, width: float = 2.5) -> dict[float, dict[str, float]]:
     """A figure by the SNR of the mixture (`snr_db`), in bins of `width` dB named by their lower edge."""
     return grouped(items, figure, lambda item: float(np.floor(item["snr_db"] / width) * width))
-
-
-def mean_of_classes(items: Sequence[Mapping[str, Any]], figure: str) -> float:
-    """Mean over classes of the mean within each: every class counts the same (AudioSep's MUSIC)."""
-    return float(np.mean([row["mean"] for row in by_class(items, figure).values()]))
-
-
-def median_of_classes(items: Sequence[Mapping[str, Any]], figure: str) -> float:
-    """Mean over classes of the median within each, NaN left out (AudioSep's and USS's AudioSet figures)."""
-    classes: dict[str, list[float]] = {}
-    for item in items:
-        classes.setdefault(item["target_class"], []).append(item[figure])
-    return float(np.nanmean([np.nanmedian(values) for values in classes.values()]))
