@@ -34,6 +34,7 @@ class DataConfig:
     synthetic: float = 0.0  # share of sources taken from the project's own synthesised sounds
     commercial_only: bool = True  # skip clips marked non-commercial
     phrasings: bool = True  # add the wordings of flowsep/data/phrasings.csv to a clip's own captions
+    exclude: tuple[str, ...] = ()  # classes that training never meets: clips, wordings, synthesised sounds
 
 
 def load_clip(path: Any, sample_rate: int) -> Audio:
@@ -78,7 +79,7 @@ class MixtureDataset(Dataset[dict[str, Any]]):
         self.labels = sorted(self.members)
         weights = np.array([len(self.members[label]) for label in self.labels], float) ** config.class_power
         self.weights = weights / weights.sum()
-        self.synthetic = sorted(SYNTH_KINDS) if config.synthetic else []
+        self.synthetic = sorted(SYNTH_KINDS.keys() - set(config.exclude)) if config.synthetic else []
 
     def __len__(self) -> int:
         return 2**31 - 1  # items are drawn, not stored

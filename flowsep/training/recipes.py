@@ -28,12 +28,29 @@ from vocoder.model import Vocoder
 
 
 def training_data(config: ModelConfig, data: Path, split: str = "train") -> tuple[list[Clip], MixtureDataset]:
-    """Clips of one split of the manifest at `data` and the mixtures drawn from them."""
-    clips = select(read_manifest(data), split, config.data.commercial_only)
+    """Clips of one split of the manifest at `data`, less data.exclude, and the mixtures drawn from them."""
+    clips = select(taught(read_manifest(data), config), split, config.data.commercial_only)
     if not clips:
         raise InputError(f"{data} has no clips in its {split} split")
     phrasings = read_phrasings(PHRASINGS) if config.data.phrasings else None
     return clips, MixtureDataset(clips, config.data, config.vocoder.mel.sample_rate, config.seed, phrasings)
+
+
+def taught(clips: list[Clip], config: ModelConfig) -> list[Clip]:
+    """The clips of classes that are not in data.exclude; UsageError where that names a class that there is not."""
+    known = {clip.label for clip in clips} | SYNTH_KINDS.keys() | read_phrasings(PHRASINGS).keys()
+    if unknown := sorted(set(config.data.exclude) - known):
+        raise UsageError(
+            f"no clip and no wording has the class {', '.join(unknown)} of data.exclude; check the spelling"
+        )
+    return [clip for clip in clips if clip.label not in config.data.exclude]
+
+
+def wordings_for(config: ModelConfig, split: str) -> dict[str, tuple[str, ...]]:
+    """The phrasings of a split, `train` or `held_out`, less data.exclude."""
+    return {
+        label: texts for label, texts in read_phrasings(PHRASINGS, split).items() if label not in config.data.exclude
+    }
 
 
 def prepare_run(config: ModelConfig, run: Path) -> None:
@@ -116,22 +133,23 @@ def train_text(
     save_config(config, run / "config.yaml")
     save_text(objective.cpu().text, run / "text")
     if config.data.phrasings:
-        unseen = wording_accuracy(objective, dataset, read_phrasings(PHRASINGS, "held_out"))
+        unseen = wording_accuracy(objective, dataset, wordings_for(config, "held_out"))
         write_json(run / "text" / "held_out.json", unseen)
         write_json(run / "text" / "nearest.json", nearest_classes(objective, dataset, UNHEARD))
     return run / "text"
 
 
 def class_wordings(config: ModelConfig, data: Path) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """Wordings and family of every class of the manifest, of the phrasings and of the synthesised sounds."""
-    clips = read_manifest(data)
+    """Wordings and family of every class of manifest, phrasings and synthesised sounds, less data.exclude."""
+    clips = taught(read_manifest(data), config)
     families = {kind: sound.family for kind, sound in SYNTH_KINDS.items()} | {clip.label: clip.family for clip in clips}
-    phrasings = read_phrasings(PHRASINGS) if config.data.phrasings else {}
+    phrasings = wordings_for(config, "train") if config.data.phrasings else {}
     wordings: dict[str, list[str]] = {label: list(texts) for label, texts in phrasings.items()}
     for clip in select(clips, "train", config.data.commercial_only):
         wordings.setdefault(clip.label, []).extend(clip.captions)
     for kind, sound in SYNTH_KINDS.items():
-        wordings.setdefault(kind, []).extend(sound.captions)
+        if kind not in config.data.exclude:
+            wordings.setdefault(kind, []).extend(sound.captions)
     return wordings, families
 
 
