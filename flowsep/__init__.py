@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from flowsep.checkpoint import list_models, load_separator
     from flowsep.diffusion.separator import DiffusionSep
     from flowsep.longform import separate_audio, separate_stream
+    from flowsep.plot import plot_separation
     from flowsep.remixing import remix, remix_stream, remove
     from flowsep.separator import FlowSep
 
@@ -24,6 +25,7 @@ __all__ = [
     "find_segments",
     "list_models",
     "load_separator",
+    "plot_separation",
     "remix",
     "remix_stream",
     "remove",
@@ -37,6 +39,7 @@ _HEAVY = {
     "find_segments": "flowsep.activity",
     "list_models": "flowsep.checkpoint",
     "load_separator": "flowsep.checkpoint",
+    "plot_separation": "flowsep.plot",
     "remix": "flowsep.remixing",
     "remix_stream": "flowsep.remixing",
     "remove": "flowsep.remixing",
