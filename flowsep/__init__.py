@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from flowsep.plot import plot_separation
     from flowsep.remixing import remix, remix_stream, remove
     from flowsep.separator import FlowSep
+    from flowsep.sliders import explore
 
 __version__ = "0.1.0"
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "SampleOptions",
     "Separation",
     "TextSeparator",
+    "explore",
     "find_segments",
     "list_models",
     "load_separator",
@@ -36,6 +38,7 @@ __all__ = [
 _HEAVY = {
     "DiffusionSep": "flowsep.diffusion.separator",
     "FlowSep": "flowsep.separator",
+    "explore": "flowsep.sliders",
     "find_segments": "flowsep.activity",
     "list_models": "flowsep.checkpoint",
     "load_separator": "flowsep.checkpoint",
