@@ -1,4 +1,4 @@
-"""`flowsep train text|vae|flow|diffusion|vocoder|mask CONFIG [key=value ...]`."""
+"""`flowsep train recipe|text|vae|flow|diffusion|vocoder|mask CONFIG [key=value ...]`."""
 
 from __future__ import annotations
 
@@ -23,6 +23,37 @@ Start = Annotated[
 ]
 Minutes = Annotated[float | None, typer.Option("--max-minutes", help="Stop (and save) after so long.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
+
+
+@app.command()
+def recipe(
+    config: Config,
+    overrides: Overrides = None,
+    *,
+    data: Data,
+    run: Run,
+    captions: Annotated[
+        Path | None, typer.Option("--captions", help="CSV with a caption column, in place of the recipe's.")
+    ] = None,
+    teacher: Annotated[
+        Path | None, typer.Option("--teacher", help="Folder of the sentence encoder that a text stage learns from.")
+    ] = None,
+    mixtures: Annotated[
+        Path | None, typer.Option("--mixtures", help="CSV to calibrate and evaluate with. [default: the project's]")
+    ] = None,
+    max_minutes: Minutes = None,
+    quiet: Quiet = False,
+) -> None:
+    """All stages of a configuration's recipe, one after another; writes RUN/model, and goes on where it was stopped."""
+    import sys
+    from functools import partial
+
+    from flowsep.training.chain import Sources, train_recipe
+
+    say = partial(print, file=sys.stderr, flush=True)
+    sources = Sources(data, captions, teacher, mixtures)
+    if (model := train_recipe(config, overrides or (), sources, run, max_minutes, quiet, say)) is not None:
+        typer.echo(model)
 
 
 @app.command()
