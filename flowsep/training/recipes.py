@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +12,15 @@ from torch import nn
 from flowsep.checkpoint import SHIPPED, load_separator, load_text, save_text, separator_class, write_json
 from flowsep.config import ModelConfig, load_config, save_config
 from flowsep.data.dataset import MixtureDataset
-from flowsep.data.manifest import PHRASINGS, Clip, read_manifest, read_phrasings, select
+from flowsep.data.manifest import (
+    PHRASINGS,
+    Clip,
+    read_background,
+    read_manifest,
+    read_phrasings,
+    select,
+    templated,
+)
 from flowsep.data.synth import SYNTH_KINDS
 from flowsep.errors import InputError, ModelError, UsageError
 from flowsep.separator import LatentSeparator
@@ -27,13 +35,24 @@ from vae.model import MelVAE, build_codec, load_codec
 from vocoder.model import Vocoder
 
 
-def training_data(config: ModelConfig, data: Path, split: str = "train") -> tuple[list[Clip], MixtureDataset]:
-    """Clips of one split of the manifest at `data`, less data.exclude, and the mixtures drawn from them."""
-    clips = select(taught(read_manifest(data), config), split, config.data.commercial_only)
-    if not clips:
+def training_data(
+    config: ModelConfig, data: Path, split: str = "train", background: Path | None = None
+) -> tuple[list[Clip], MixtureDataset]:
+    """Clips of one split of the manifest at `data`, less data.exclude, and the mixtures drawn from them.
+
+    `background` is a folder of recordings to mix them with, or a manifest whose classes are practised beside theirs.
+    """
+    listed, (more, labelled) = read_manifest(data), read_background(background) if background else ([], False)
+    clips = select(taught(listed + (more if labelled else []), config), split, config.data.commercial_only)
+    own = {clip.label for clip in listed} & {clip.label for clip in clips}
+    if not own:
         raise InputError(f"{data} has no clips in its {split} split")
-    phrasings = read_phrasings(PHRASINGS) if config.data.phrasings else None
-    return clips, MixtureDataset(clips, config.data, config.vocoder.mel.sample_rate, config.seed, phrasings)
+    phrasings = None
+    if config.data.phrasings:
+        known = read_phrasings(PHRASINGS)
+        phrasings = {label: templated(label) for label in own - known.keys()} | known
+    rate, recordings = config.vocoder.mel.sample_rate, [] if labelled else more
+    return clips, MixtureDataset(clips, config.data, rate, config.seed, phrasings, recordings, own)
 
 
 def taught(clips: list[Clip], config: ModelConfig) -> list[Clip]:
@@ -209,12 +228,14 @@ def train_unet(
     start: Path | None = None,
     max_minutes: float | None = None,
     quiet: bool = False,
+    background: Path | None = None,
 ) -> Path:
     """Train the UNet by `method`, config's own; writes run/model, a complete model folder, and returns it.
 
     `codec` is a folder written by `train_vae`; patches need none. `text` is one written by `train_text`, or a model
-    folder; it is needed unless config.text.hub names an encoder. `vocoder` is a saved vocoder to include. `start` is a
-    model, its folder or the name of a shipped one, whose text encoder is kept and whose UNet is trained on.
+    folder; it is needed unless config.text.hub names an encoder. `vocoder` is a saved vocoder to include. `start` is
+    a model, its folder or the name of a shipped one, whose text encoder, vocoder and mask exponent are kept and whose
+    UNet is trained on. `background` is as in `training_data`.
     """
     expect_method(config, method)
     if config.codec.kind == "vae" and codec is None:
@@ -222,17 +243,21 @@ def train_unet(
     text = text or start
     refuse_other_method(config, run)
     prepare_run(config, run)
-    _, dataset = training_data(config, data)
+    _, dataset = training_data(config, data, background=background)
     encoder = own_text_encoder(config, text) if config.text.hub is None else hub_text_encoder(config)
     latent_codec = load_codec(codec) if codec else build_codec(config.codec)
     unet = build_unet(config.unet, config.process.stream_count, latent_codec.latent_channels, config.text.d_model)
-    if start is not None:
-        copy_weights(unet, load_separator(start, "cpu"), config, str(start))
+    trained = load_separator(start, "cpu") if start is not None else None
+    if trained is not None:
+        copy_weights(unet, trained, config, str(start))
     objective = {"flow": FlowObjective, "diffusion": DiffusionObjective}[config.method](
         unet, encoder, latent_codec, config
     )
     loaded = Vocoder.from_pretrained(vocoder) if vocoder else None
     separator = separator_class(config.method).of_parts(config, unet, latent_codec, encoder, loaded)
+    if trained is not None:
+        separator.vocoder = loaded or trained.vocoder
+        separator.process = replace(separator.process, mask_exponent=trained.process.mask_exponent)
     media = MediaLogger(separator, dataset)
     step = fit(objective, dataset, config.unet_stage, run, config.seed, max_minutes, media, quiet)
     save_config(config, run / "config.yaml")
