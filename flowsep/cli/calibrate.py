@@ -20,9 +20,8 @@ def calibrate(
 
     check_device(device)
     from flowsep.evaluation.calibrate import calibrate_folder
-    from flowsep.evaluation.recipe import read_recipe
 
-    path, report = calibrate_folder(model, read_recipe(recipe), data, device, quiet)
+    path, report = calibrate_folder(model, recipe, data, device, quiet)
     typer.echo(f"presence score from {report['mixtures']} mixtures, stored in {path}; five-fold:")
     typer.echo(f"  area under the curve     {report['auc']:.3f}")
     typer.echo(f"  Brier score              {report['brier']:.3f}")

@@ -15,7 +15,7 @@ from flowsep.audio import resample
 from flowsep.checkpoint import load_separator, read_json, write_json
 from flowsep.data.manifest import PHRASINGS, read_phrasings
 from flowsep.errors import InputError, UsageError
-from flowsep.evaluation.recipe import SAMPLE_RATE, MixtureRow, render_row
+from flowsep.evaluation.recipe import SAMPLE_RATE, MixtureRow, read_recipe, render_row
 from flowsep.evaluation.run import captions_of, other_queries
 from flowsep.presence import PresenceConfig, area_under_curve, fit_presence, presence_features, probability
 from flowsep.protocol import SampleOptions
@@ -27,15 +27,15 @@ FEWEST = 2 * FOLDS  # mixtures
 
 
 def calibrate_folder(
-    model: Path, rows: Sequence[MixtureRow], data: Path, device: str = "auto", quiet: bool = True
+    model: Path, recipe: Path, data: Path, device: str = "auto", quiet: bool = True
 ) -> tuple[Path, dict[str, Any]]:
-    """Fit the presence score of the model folder and store it there: the file, and the report of `calibrate`.
+    """Fit the presence score of the model folder to a list of mixtures, store it there; its file, `calibrate`'s report.
 
     UsageError for what is no model folder, and for models that have no such score.
     """
     if not (model / "model_index.json").is_file():
         raise UsageError(f"{model} is no model folder; a name or hub id cannot be written to, copy or export it first")
-    separator = load_separator(model, device)
+    rows, separator = read_recipe(recipe), load_separator(model, device)
     if not isinstance(separator, LatentSeparator):
         raise UsageError("only FlowSep and DiffusionSep models have a presence score")
     path = model / "scheduler" / "scheduler_config.json"

@@ -162,7 +162,7 @@ class Chain:
                 raise UsageError("the recipe exports before it has trained a flow or a diffusion")
             export_model(trained, self.model, vocoder, stage.steps, stage.mask_exponent, stage.window_frames)
         else:
-            calibrate_folder(self.model, read_recipe(self.mixtures or VALID), data, quiet=quiet)
+            calibrate_folder(self.model, self.mixtures or VALID, data, quiet=quiet)
 
     def settings_of(self, number: int) -> dict[str, Any]:
         """All that decides the result of a stage, as JSON has it: its blocks, its material and the stages before it."""
