@@ -197,6 +197,27 @@ def test_the_command_prints_the_model_and_says_what_it_leaves_out(material, tmp_
     assert "calibrate: left out" in err and "no figures" in err
 
 
+def test_teacher_captions_and_tokenizer_reach_the_text_stage_and_its_marker(material, tmp_path, monkeypatch):
+    path, sources = material
+    (tmp_path / "teacher").mkdir()
+    (tmp_path / "teacher" / "model.safetensors").write_bytes(b"weights")
+    (tmp_path / "taught.yaml").write_text(path.read_text().replace("{stage: text,", "{stage: text, teacher: true,"))
+    seen = []
+    monkeypatch.setattr(chain, "train_text", lambda *given: seen.append(given))
+    said = []
+    taught = replace(sources, teacher=tmp_path / "teacher", data=sources.data / "manifest.csv")
+    assert train_recipe(tmp_path / "taught.yaml", (), taught, tmp_path / "run", say=said.append) is None
+    captions, tokenizer, teacher = seen[0][3:6]
+    assert (captions, tokenizer, teacher) == (
+        sources.data / "more.csv",
+        path.parent / "words/tokenizer",
+        taught.teacher,
+    )
+    marker = json.loads((tmp_path / "run" / "text" / "stage.json").read_text())
+    assert marker["files"] is None and len(marker["settings"]["teacher"]) == 64
+    assert said == ["[1/6] text: 2 steps", "[1/6] text: stopped at step 0; the same command goes on here"]
+
+
 def test_the_shipped_models_recipe_can_be_read():
     stages = load_recipe("small")
     assert [stage.stage for stage in stages] == ["text", "flow", "flow", "vocoder", "export", "calibrate"]

@@ -29,12 +29,12 @@ from flowsep.training.recipes import train_text, train_unet, train_vae, train_vo
 
 WRITES = {"text": "text", "vae": "vae", "flow": "model", "diffusion": "model", "vocoder": "vocoder"}  # in their folders
 UNET_BLOCKS = ("codec", "text", "unet", "vocoder", "sampling", "data")
-BLOCKS = {  # of the configuration: what decides a stage's result
-    "text": ("text", "text_stage", "text_loss", "data"),
-    "vae": ("codec", "vocoder", "vae_stage", "vae_loss", "data"),
-    "flow": (*UNET_BLOCKS, "flow", "flow_stage", "flow_loss"),
-    "diffusion": (*UNET_BLOCKS, "diffusion", "diffusion_stage", "diffusion_loss"),
-    "vocoder": ("vocoder", "vocoder_stage", "data"),
+BLOCKS = {  # of the configuration: what decides a stage's result, beside its own _stage and _loss
+    "text": ("text", "data"),
+    "vae": ("codec", "vocoder", "data"),
+    "flow": (*UNET_BLOCKS, "flow"),
+    "diffusion": (*UNET_BLOCKS, "diffusion"),
+    "vocoder": ("vocoder", "data"),
 }
 IDLE = {"checkpoint_steps", "log_steps", "media_steps", "workers"}  # of a stage's block: they change no weight
 
@@ -53,7 +53,12 @@ class Sources:
         if self.mixtures is not None:
             return self.mixtures
         paths = {path for row in read_recipe(VALID) for path in (row.target_path, row.interferer_path)}
-        return VALID if all((self.data / path).is_file() for path in paths) else None
+        return VALID if all((self.folder / path).is_file() for path in paths) else None
+
+    @property
+    def folder(self) -> Path:
+        """That the paths in lists start from."""
+        return self.data if self.data.is_dir() else self.data.parent
 
 
 class Chain:
@@ -94,7 +99,7 @@ class Chain:
 
     def captions(self, stage: RecipeStage) -> Path | None:
         """The captions that a stage reads."""
-        return (self.sources.captions or self.sources.data / stage.captions) if stage.captions else None
+        return (self.sources.captions or self.sources.folder / stage.captions) if stage.captions else None
 
     def train(self, max_minutes: float | None, quiet: bool) -> bool:
         """Run what is not done; False where the time ran out first."""
@@ -151,7 +156,7 @@ class Chain:
         elif stage.stage == "vae":
             train_vae(config, data, folder, minutes, quiet)
         elif stage.stage == "vocoder":
-            train_vocoder(config, data, folder, minutes, quiet)
+            train_vocoder(config, data, folder, max_minutes=minutes, quiet=quiet)
         elif stage.stage in ("flow", "diffusion"):
             codec, text = (self.earlier(number, kind) for kind in ("vae", "text"))
             start = self.run / stage.start / "model" if stage.start else None
@@ -162,12 +167,13 @@ class Chain:
                 raise UsageError("the recipe exports before it has trained a flow or a diffusion")
             export_model(trained, self.model, vocoder, stage.steps, stage.mask_exponent, stage.window_frames)
         else:
-            calibrate_folder(self.model, self.mixtures or VALID, data, quiet=quiet)
+            calibrate_folder(self.model, self.mixtures or VALID, self.sources.folder, quiet=quiet)
 
     def settings_of(self, number: int) -> dict[str, Any]:
         """All that decides the result of a stage, as JSON has it: its blocks, its material and the stages before it."""
         stage, config = self.stages[number], self.configs[number]
-        found: dict[str, Any] = {block: asdict(getattr(config, block)) for block in BLOCKS.get(stage.stage, ())}
+        names = [*BLOCKS.get(stage.stage, ()), f"{stage.stage}_stage", f"{stage.stage}_loss"]
+        found: dict[str, Any] = {name: asdict(getattr(config, name)) for name in names if hasattr(config, name)}
         for block in found:
             if block.endswith("_stage"):
                 found[block] = {key: value for key, value in found[block].items() if key not in IDLE}
@@ -213,7 +219,7 @@ class Chain:
         if not path.is_file() or {key: read_json(path).get(key) for key in about} != about:
             separator, rows = load_separator(self.model), read_recipe(mixtures)
             options = SampleOptions(render="mixture")
-            report = evaluate_recipe(separator, rows, self.sources.data, options, "model", mixtures.name, quiet)
+            report = evaluate_recipe(separator, rows, self.sources.folder, options, "model", mixtures.name, quiet)
             write_json(path, {**about, **report})
         return [*lines, *summary_lines(read_json(path))]
 

@@ -234,8 +234,8 @@ def train_unet(
 
     `codec` is a folder written by `train_vae`; patches need none. `text` is one written by `train_text`, or a model
     folder; it is needed unless config.text.hub names an encoder. `vocoder` is a saved vocoder to include. `start` is
-    a model, its folder or the name of a shipped one, whose text encoder, vocoder and mask exponent are kept and whose
-    UNet is trained on. `background` is as in `training_data`.
+    a model, its folder or the name of a shipped one, whose text encoder, vocoder and (of the same process) mask
+    exponent are kept and whose UNet is trained on. `background` is as in `training_data`.
     """
     expect_method(config, method)
     if config.codec.kind == "vae" and codec is None:
@@ -257,7 +257,9 @@ def train_unet(
     separator = separator_class(config.method).of_parts(config, unet, latent_codec, encoder, loaded)
     if trained is not None:
         separator.vocoder = loaded or trained.vocoder
-        separator.process = replace(separator.process, mask_exponent=trained.process.mask_exponent)
+        kept = replace(config.process, mask_exponent=trained.process.mask_exponent)
+        if kept == trained.process:  # the same flow, rendered otherwise: as its owner chose
+            separator.process = kept
     media = MediaLogger(separator, dataset)
     step = fit(objective, dataset, config.unet_stage, run, config.seed, max_minutes, media, quiet)
     save_config(config, run / "config.yaml")
