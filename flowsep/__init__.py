@@ -11,8 +11,10 @@ if TYPE_CHECKING:
     from flowsep.checkpoint import list_models, load_separator
     from flowsep.diffusion.separator import DiffusionSep
     from flowsep.longform import separate_audio, separate_stream
+    from flowsep.plot import plot_separation
     from flowsep.remixing import remix, remix_stream, remove
     from flowsep.separator import FlowSep
+    from flowsep.sliders import explore
 
 __version__ = "0.1.0"
 __all__ = [
@@ -21,9 +23,11 @@ __all__ = [
     "SampleOptions",
     "Separation",
     "TextSeparator",
+    "explore",
     "find_segments",
     "list_models",
     "load_separator",
+    "plot_separation",
     "remix",
     "remix_stream",
     "remove",
@@ -34,9 +38,11 @@ __all__ = [
 _HEAVY = {
     "DiffusionSep": "flowsep.diffusion.separator",
     "FlowSep": "flowsep.separator",
+    "explore": "flowsep.sliders",
     "find_segments": "flowsep.activity",
     "list_models": "flowsep.checkpoint",
     "load_separator": "flowsep.checkpoint",
+    "plot_separation": "flowsep.plot",
     "remix": "flowsep.remixing",
     "remix_stream": "flowsep.remixing",
     "remove": "flowsep.remixing",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -73,19 +73,41 @@ def segments_of(stream: SeparationStream, rule: SegmentRule) -> list[list[Segmen
     What is kept of the recording is one energy per 10 ms and query.
     """
     stream.heard_only = True
-    hop = round(stream.separator.sample_rate * FRAME)
-    energies: list[Tensor] = []  # (1 + Q, n) each
-    carry = torch.zeros(1 + len(stream.texts), 0)  # less than a frame
+    energies = Energies(stream.separator.sample_rate)
     for block in stream:
-        carry = torch.cat([carry, torch.cat([block.mixture[:1], block.targets[:, 0]])], dim=1)
-        whole = carry.shape[1] // hop * hop
-        energies.append(frame_energies(carry[:, :whole], hop))
-        carry = carry[:, whole:]
+        energies.add(torch.cat([block.mixture[:1], block.targets[:, 0]]))
     if stream.facts.silent:
         return [[] for _ in stream.texts]
-    mixture, *targets = torch.cat([*energies, frame_energies(carry, hop)], dim=1)
+    mixture, *targets = energies.total()
     seconds = stream.facts.frames / stream.recording.sample_rate
     return [active_stretches(target, mixture, seconds, rule) for target in targets]
+
+
+class Energies:
+    """Mean squares (R, N) of a stream (R, T) in frames of 10 ms, taken block by block."""
+
+    def __init__(self, sample_rate: int) -> None:
+        self.hop = round(sample_rate * FRAME)
+        self.whole: list[Tensor] = []  # (R, n) each
+        self.left: Tensor | None = None  # (R, n), less than a frame
+
+    def add(self, block: Tensor) -> None:
+        """The next samples (R, n)."""
+        waiting = block if self.left is None else torch.cat([self.left, block], dim=1)
+        end = waiting.shape[1] // self.hop * self.hop
+        self.whole.append(frame_energies(waiting[:, :end], self.hop))
+        self.left = waiting[:, end:]
+
+    def through(self, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
+        """The blocks as they are, added on their way."""
+        for block in blocks:
+            self.add(block)
+            yield block
+
+    def total(self) -> Tensor:
+        """(R, N) of all that was added; the last frame is filled up with zeros."""
+        left = [] if self.left is None else [frame_energies(self.left, self.hop)]
+        return torch.cat([*self.whole, *left], dim=1)
 
 
 def frame_energies(waves: Tensor, hop: int) -> Tensor:

@@ -100,6 +100,36 @@ class VAELossConfig:
     kl: float = 1e-4
 
 
+STAGE_KINDS = ("text", "vae", "flow", "diffusion", "vocoder", "export", "calibrate")
+
+
+@dataclass(frozen=True)
+class RecipeStage:
+    """One stage of the recipe that makes a model from nothing (`flowsep train recipe`)."""
+
+    stage: str = ""  # one of STAGE_KINDS
+    name: str = ""  # of its folder; the stage's if empty
+    overrides: tuple[str, ...] = ()  # key.sub=value, for this stage only
+    start: str = ""  # flow, diffusion: name of the earlier stage whose UNet is trained on
+    teacher: bool = False  # text: needs --teacher
+    captions: str = ""  # text: CSV with a caption column, in the folder of the clips
+    tokenizer: str = ""  # text: model whose tokenizer is used; training one breaks ties at random
+    steps: int | None = None  # export: default steps, mask exponent and window to store
+    mask_exponent: float | None = None
+    window_frames: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.stage not in STAGE_KINDS:
+            raise ValueError(f"unknown stage {self.stage!r} in the recipe; choose from {', '.join(STAGE_KINDS)}")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What makes a model, one stage after another. Belongs to the file that holds it, not to those built on that."""
+
+    stages: list[RecipeStage] = field(default_factory=list)
+
+
 @dataclass(frozen=True)
 class VocoderLossConfig:
     """Weights of the vocoder's training loss; without the adversary (0) it is spectral reconstruction alone."""
@@ -169,9 +199,13 @@ class ModelConfig:
 
 
 def config_path(name: Path | str) -> Path:
-    """The file of a configuration: a path as given, or the name of one in configs/ (installed as flowsep/configs)."""
-    if Path(name).suffix in {".yaml", ".yml"}:
-        return Path(name)
+    """The file of a configuration: a path, with or without .yaml, or the name of one in configs/ (flowsep/configs)."""
+    path = Path(name)
+    if path.suffix in {".yaml", ".yml"}:
+        return path
+    if path.parent != Path() and path.with_name(f"{path.name}.yaml").is_file():
+        return path.with_name(f"{path.name}.yaml")
+    name = path.name if path.parent == Path("configs") else name
     package = Path(__file__).parent
     folders = [folder for folder in (package / "configs", package.parent / "configs") if folder.is_dir()]
     for folder in folders:
@@ -190,6 +224,8 @@ def read_layers(path: Path) -> list[Any]:
     while path not in seen:
         layer = OmegaConf.load(path)
         base = layer.pop("base", None) if OmegaConf.is_dict(layer) else None
+        if OmegaConf.is_dict(layer):
+            layer.pop("recipe", None)  # `load_recipe` reads it
         layers.insert(0, layer)
         if base is None:
             return layers
@@ -223,6 +259,22 @@ def load_config(name: Path | str, overrides: Sequence[str] = ()) -> ModelConfig:
     except (OmegaConfBaseException, AssertionError, OSError, TypeError, ValueError, YAMLError) as error:
         raise UsageError(f"{path}: {str(error).splitlines()[0]}") from error
     return config
+
+
+def load_recipe(name: Path | str) -> list[RecipeStage]:
+    """The stages in a configuration's own file under `recipe:`; UsageError where there are none or a key is unknown."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    load_config(name)  # whatever else is wrong with the file
+    path = config_path(name)
+    stages = OmegaConf.load(path).get("recipe")
+    if not stages:
+        raise UsageError(f"the configuration {name} has no recipe; add `recipe:` with a list of stages to its file")
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Recipe), {"stages": stages})).stages
+    except (OmegaConfBaseException, AssertionError, TypeError, ValueError) as error:
+        raise UsageError(f"{path}, recipe: {str(error).splitlines()[0]}") from error
 
 
 def save_config(config: ModelConfig, path: Path) -> None:

@@ -1,24 +1,52 @@
-"""A figure of one separation: log-mels of mixture, target and residual on one time axis."""
+"""A figure of one separation: log-mels of mixture, target and residual on one time axis, and when the target sounds."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from flowsep.activity import Energies, Segment, SegmentRule, active_stretches
 from flowsep.atomic import atomic_output
 from flowsep.audio import AudioFile, open_audio
-from flowsep.blocks import Facts, Sliding, mixed_down, resampled
+from flowsep.blocks import Facts, Sliding, mixed_down, resampled, scan
+from flowsep.errors import InputError
+from flowsep.longform import in_memory
 from vocoder.mel import MelConfig, band_centres, log_mel
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 DYNAMIC_RANGE = 80.0  # dB below the loudest point of the three
 COLUMNS = 3000  # more time steps than pixels are pooled by their maximum
 BLOCK_FRAMES = 3000  # analysed at once
 HZ_TICKS = (250, 500, 1000, 2000, 4000, 7000)
 NEPER = 20 / math.log(10)  # dB per unit of natural log magnitude
+COLOURS = "magma"  # its lightness rises evenly, so that it reads the same in grey and to colour-blind eyes
+STRIP = 0.07  # height of the strip that shows activity, in panels
+
+
+def plot_separation(
+    mixture: Tensor, target: Tensor, sample_rate: int, title: str = "", rule: SegmentRule | None = None
+) -> Figure:
+    """A matplotlib figure of a mixture (C, T), a target (C, T) taken out of it, and the residual that this leaves.
+
+    Three log-mels over the same seconds, in Hz at mel-spaced ticks, on one scale in dB; a strip above the target
+    marks when it is active by `rule`, as `flowsep segments` finds it. Shown is what a model hears of the channels, at
+    16 kHz. `figure.savefig("x.png")` writes it. InputError for shapes that differ, no samples, NaN and infinity.
+    """
+    if mixture.shape != target.shape:
+        raise InputError(f"mixture {tuple(mixture.shape)} and target {tuple(target.shape)} differ in shape")
+    facts, _ = (scan(in_memory(audio, sample_rate)) for audio in (mixture, target))
+    panels = {"mixture": mixture, "target": target, "residual": mixture - target}
+    blocks = {name: mixed_down([audio.float()], facts.channel) for name, audio in panels.items()}
+    levels, active = analysed(blocks, sample_rate, facts.frames, rule or SegmentRule())
+    return separation_figure(levels, facts.frames / sample_rate, MelConfig(), title, active=active)
 
 
 def plot_files(path: Path, recording: AudioFile, facts: Facts, target: tuple[Path, float], title: str) -> None:
@@ -27,13 +55,13 @@ def plot_files(path: Path, recording: AudioFile, facts: Facts, target: tuple[Pat
     `target` is the separated file and the factor that it was scaled by. What is shown is what the model hears of the
     channels. Errors as `draw`.
     """
-    config, length = MelConfig(), facts.frames
+    length, rate = facts.frames, recording.sample_rate
     file, factor = open_audio(target[0]), target[1]
 
     def residual() -> Iterator[Tensor]:
         mixture, separated = Sliding(recording.blocks()), Sliding(file.blocks())
-        for start in range(0, length, recording.sample_rate):
-            end = min(start + recording.sample_rate, length)
+        for start in range(0, length, rate):
+            end = min(start + rate, length)
             yield mixture.span(start, end) - separated.span(start, end) / factor
 
     panels = {
@@ -41,54 +69,118 @@ def plot_files(path: Path, recording: AudioFile, facts: Facts, target: tuple[Pat
         "target": (block / factor for block in file.blocks()),
         "residual": residual(),
     }
-    levels = {
-        name: mel_decibels(mixed_down(blocks, facts.channel), recording.sample_rate, length, config)
-        for name, blocks in panels.items()
-    }
-    draw(path, levels, length / recording.sample_rate, config, title)
+    blocks = {name: mixed_down(panel, facts.channel) for name, panel in panels.items()}
+    levels, active = analysed(blocks, rate, length, SegmentRule())
+    draw(path, levels, length / rate, MelConfig(), title, active=active, start=recording.first / rate)
 
 
-def draw(path: Path, levels: dict[str, Tensor], seconds: float, config: MelConfig, title: str = "") -> None:
-    """Write a PNG of levels (N, M) in dB by name: seconds across, Hz upwards (mel-spaced), one dB scale.
+def analysed(
+    panels: dict[str, Iterable[Tensor]], sample_rate: int, length: int, rule: SegmentRule
+) -> tuple[dict[str, Tensor], list[Segment]]:
+    """Levels (N, M) in dB of blocks (1, n) by name, and when the one named target is active in that named mixture."""
+    config = MelConfig()
+    count = at_rate(length, sample_rate, config)
+    levels, energies = {}, {}
+    for name, blocks in panels.items():
+        meter = Energies(config.sample_rate)
+        wave = meter.through(resampled(blocks, sample_rate, config.sample_rate, count))
+        levels[name] = levels_of(wave, count, config)
+        energies[name] = meter.total()[0]
+    return levels, active_stretches(energies["target"], energies["mixture"], length / sample_rate, rule)
 
-    Atomic: InputError where `path` exists or cannot be written.
-    """
+
+def draw(
+    path: Path,
+    levels: dict[str, Tensor],
+    seconds: float,
+    config: MelConfig,
+    title: str = "",
+    top: float | None = None,
+    size: tuple[float, float] = (10, 7),
+    active: Sequence[Segment] | None = None,
+    start: float = 0.0,
+) -> None:
+    """Write a PNG of `separation_figure`. Atomic: InputError where `path` exists or cannot be written."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figure = separation_figure(levels, seconds, config, title, top, size, active, start)
+    with atomic_output(Path(path)) as temporary:
+        FigureCanvasAgg(figure).print_png(temporary)
+
+
+def separation_figure(
+    levels: dict[str, Tensor],
+    seconds: float,
+    config: MelConfig,
+    title: str = "",
+    top: float | None = None,
+    size: tuple[float, float] = (10, 7),
+    active: Sequence[Segment] | None = None,
+    start: float = 0.0,
+) -> Figure:
+    """Panels of levels (N, M) in dB by name: seconds across from `start` on, Hz upwards (mel-spaced), one dB scale.
+
+    `top` is the upper end of the scale in dB, the highest level if not given; `size` is in inches at 120 dots each.
+    `active`, where given, is marked in a strip above the panel named target: black on white, no colour needed.
+    """
     from matplotlib.figure import Figure
 
-    top = max(float(level.max()) for level in levels.values())
-    figure = Figure(figsize=(10, 7), dpi=120, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.subplots(len(levels), 1, sharex=True, sharey=True)
+    top = max(float(level.max()) for level in levels.values()) if top is None else top
+    figure = Figure(figsize=size, dpi=120, layout="constrained")
+    marked = [] if active is None else ["active"]
+    rows = [name for panel in levels for name in [*(marked if panel == "target" else []), panel]]
+    heights = [STRIP if name == "active" else 1.0 for name in rows]
+    grid = figure.subplots(len(rows), 1, sharex=True, squeeze=False, height_ratios=heights)
+    axes = dict(zip(rows, grid[:, 0], strict=True))
     positions = tick_positions(config)
-    for ax, (name, level) in zip(axes, levels.items(), strict=True):
-        image = ax.imshow(
+    for name, level in levels.items():
+        image = axes[name].imshow(
             level.T.numpy(),
             origin="lower",
             aspect="auto",
-            cmap="magma",
+            cmap=COLOURS,
             vmin=top - DYNAMIC_RANGE,
             vmax=top,
-            extent=(0, seconds, -0.5, config.n_mels - 0.5),
+            extent=(start, start + seconds, -0.5, config.n_mels - 0.5),
         )
-        ax.set_title(name, loc="left", fontsize=10)
-        ax.set_ylabel("frequency (Hz)")
-        ax.set_yticks(positions, [f"{hz:g}" for hz in HZ_TICKS])
-    axes[-1].set_xlabel("time (s)")
-    figure.colorbar(image, ax=list(axes), label="mel band level (dB)", fraction=0.04)
+        axes[name].set_title(name, loc="left", fontsize=10)
+        axes[name].set_ylabel("frequency (Hz)")
+        axes[name].set_yticks(positions, [f"{hz:g}" for hz in HZ_TICKS])
+    if "active" in axes:
+        mark_activity(axes["active"], active or (), start)
+    axes[rows[-1]].set_xlabel("time (s)")
+    figure.colorbar(image, ax=list(grid[:, 0]), label="mel band level (dB)", fraction=0.04)
     if title:
         shown = title if len(title) <= 90 else title[:89] + "…"
         figure.suptitle(shown, fontsize=11, parse_math=False)
-    with atomic_output(Path(path)) as temporary:
-        canvas.print_png(temporary)
+    return figure
+
+
+def mark_activity(axis: Axes, active: Sequence[Segment], start: float) -> None:
+    """Black bars over a white strip where the target is active; the label says so where it never is."""
+    axis.broken_barh([(start + one.start, one.end - one.start) for one in active], (0, 1), facecolor="black")
+    axis.set(ylim=(0, 1), yticks=[])
+    axis.tick_params(bottom=False)
+    label = "target active" if active else "target never active"
+    axis.set_title(label, loc="left", fontsize=9, pad=2)
+
+
+def at_rate(length: int, sample_rate: int, config: MelConfig) -> int:
+    """`length` samples at `sample_rate` Hz, counted at the mel's rate; at least one."""
+    return max(1, round(length * config.sample_rate / sample_rate))
 
 
 def mel_decibels(blocks: Iterable[Tensor], sample_rate: int, length: int, config: MelConfig) -> Tensor:
     """Blocks (1, n) of `length` samples in all -> mel levels in dB (N, M), N at most 3000."""
-    count = max(1, round(length * config.sample_rate / sample_rate))
+    count = at_rate(length, sample_rate, config)
+    return levels_of(resampled(blocks, sample_rate, config.sample_rate, count), count, config)
+
+
+def levels_of(blocks: Iterable[Tensor], count: int, config: MelConfig) -> Tensor:
+    """Blocks (1, n) of `count` samples at the mel's rate -> mel levels in dB (N, M), N at most 3000."""
     frames = count // config.hop_length + 1
     pool = math.ceil(frames / COLUMNS)
-    wave = Sliding(resampled(blocks, sample_rate, config.sample_rate, count))
+    wave = Sliding(blocks)
     edge = math.ceil(config.n_fft / 2 / config.hop_length)  # frames that the reflected borders reach into
     step = BLOCK_FRAMES // pool * pool or pool
     found = []

@@ -143,11 +143,6 @@ def test_a_clips_own_captions_stay_its_own(clips):
     assert dataset.captions[first.index(next(c for c in first if c.label == "hiss"))] == ("hiss 0", "a hissing")
 
 
-def test_one_family_is_not_enough(clips):
-    with pytest.raises(InputError, match="at least two families"):
-        MixtureDataset([clip for clip in clips if clip.family == "hiss"], DataConfig(), 16000, seed=0)
-
-
 def test_batches_hold_waveforms_and_texts(clips):
     dataset = MixtureDataset(clips, DataConfig(crop_seconds=0.25), 16000, seed=0)
     batch = collate([dataset[0], dataset[1]])

@@ -11,7 +11,15 @@ from flowsep.config import FlowLossConfig, StageConfig
 from flowsep.errors import InputError, ModelError, UsageError
 from flowsep.training.loop import learning_rate_share
 from flowsep.training.objectives import FlowObjective, rendering_losses
-from flowsep.training.recipes import own_text_encoder, train_flow, train_text, train_vae, train_vocoder, training_data
+from flowsep.training.recipes import (
+    class_wordings,
+    own_text_encoder,
+    train_flow,
+    train_text,
+    train_vae,
+    train_vocoder,
+    training_data,
+)
 from tests.tiny import MIXTURE, PAPER, STAGE, tiny_separator, write_clips
 from vae.model import load_codec
 from vocoder.mel import log_mel
@@ -125,6 +133,21 @@ def test_a_checkpoint_of_another_configuration_is_refused(clips, text, tmp_path)
     wider = replace(CONFIG, unet=replace(CONFIG.unet, channels=(16, 48)))
     with pytest.raises(ModelError, match="does not fit this configuration"):
         train_flow(wider, clips, tmp_path / "run", text=text, quiet=True)
+
+
+def test_excluded_classes_reach_no_mixture_and_no_wording(clips, tmp_path):
+    data = replace(DATA, exclude=("hiss", "rain"), synthetic=0.5, phrasings=True)
+    left_out = replace(CONFIG, data=data)
+    used, dataset = training_data(left_out, clips)
+    assert {clip.label for clip in used} == {"low_hum", "high_whistle", "clicks"}
+    assert "rain" not in dataset.synthetic and "siren" in dataset.synthetic
+    wordings, _ = class_wordings(left_out, clips)
+    assert not {"hiss", "rain"} & wordings.keys() and {"siren", "low_hum", "dog_bark"} <= wordings.keys()
+    assert class_wordings(replace(CONFIG, data=replace(data, exclude=())), clips)[0].keys() >= {"hiss", "rain"}
+    short = replace(left_out, text=replace(CONFIG.text, vocab_size=200), text_stage=replace(STAGE, steps=1))
+    train_text(short, clips, tmp_path / "run", quiet=True)  # the wordings held out name classes that it knows
+    with pytest.raises(UsageError, match="the class dog_brak of"):
+        training_data(replace(CONFIG, data=replace(data, exclude=("dog_brak",))), clips)
 
 
 def test_learning_rate_warms_up_stays_and_falls():

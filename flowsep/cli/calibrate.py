@@ -19,28 +19,9 @@ def calibrate(
     from flowsep.cli.options import check_device
 
     check_device(device)
-    from dataclasses import asdict
+    from flowsep.evaluation.calibrate import calibrate_folder
 
-    from flowsep.atomic import refuse_unwritable
-    from flowsep.checkpoint import load_separator, read_json, write_json
-    from flowsep.errors import UsageError
-    from flowsep.evaluation.calibrate import calibrate as fit
-    from flowsep.evaluation.recipe import read_recipe
-    from flowsep.protocol import SampleOptions
-    from flowsep.separator import LatentSeparator
-
-    if not (model / "model_index.json").is_file():
-        raise UsageError(f"{model} is no model folder; a name or hub id cannot be written to, copy or export it first")
-    rows = read_recipe(recipe)
-    separator = load_separator(model, device)
-    if not isinstance(separator, LatentSeparator):
-        raise UsageError("only FlowSep and DiffusionSep models have a presence score")
-    path = model / "scheduler" / "scheduler_config.json"
-    refuse_unwritable(path.parent)
-    config, report = fit(separator, rows, data, SampleOptions(render="mixture"), quiet)
-    partial = path.with_suffix(".partial")
-    write_json(partial, {**read_json(path), "presence": asdict(config)})
-    partial.replace(path)
+    path, report = calibrate_folder(model, recipe, data, device, quiet)
     typer.echo(f"presence score from {report['mixtures']} mixtures, stored in {path}; five-fold:")
     typer.echo(f"  area under the curve     {report['auc']:.3f}")
     typer.echo(f"  Brier score              {report['brier']:.3f}")

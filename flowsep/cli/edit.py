@@ -23,18 +23,30 @@ def edit(
     instruction: Annotated[
         str, typer.Argument(metavar="INSTRUCTION", help='As "remove the dog and turn the rain down by 6 dB".')
     ],
+    llm: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="Have a chat model read it: a folder, or a hub id. [default: rules]"),
+    ] = None,
 ) -> None:
     """Change recordings as an English sentence says.
 
     The sentence may extract, remove, keep, and turn up or down by dB, a factor, or words such as slightly, half, a lot;
     sounds whose names hold such words stand in quotes. What was understood is printed before anything is done, and what
-    was not is refused. For each MIX it writes {name}.edit-{gains}.wav and a JSON file, as remix does.
+    was not is refused. With --llm a language model on this machine reads the sentence, and its answer is checked as
+    strictly. For each MIX it writes {name}.edit-{gains}.wav and a JSON file, as remix does.
     """
     from flowsep.instructions import parse_instruction
 
-    understood = parse_instruction(instruction)
+    if llm is None:
+        understood = parse_instruction(instruction)
+    else:
+        from flowsep.instruction_model import ask, load_chat_model
+
+        running.check()
+        understood = ask(load_chat_model(llm, running.device), instruction)
     if not running.quiet:
         print(f"flowsep: understood: {'; '.join(understood.lines())}", file=sys.stderr)
     groups = (sampling, stretch, running, files)
     gains, rest = understood.gains(), understood.rest
-    run_mixes("edit", groups, mix, gains, rest, None, bool(context.obj), understood.document())
+    document = understood.document() | ({} if llm is None else {"read_by": llm})
+    run_mixes("edit", groups, mix, gains, rest, None, bool(context.obj), document)

@@ -1,4 +1,4 @@
-"""`flowsep train text|vae|flow|diffusion|vocoder|mask CONFIG [key=value ...]`."""
+"""`flowsep train recipe|text|vae|flow|diffusion|vocoder|mask CONFIG [key=value ...]`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ app = typer.Typer(help="Train a model, stage by stage.", no_args_is_help=True)
 
 Config = Annotated[str, typer.Argument(help="A YAML file, or the name of one in configs/ (small, flowsep, ...).")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Changes such as flow_stage.steps=1000.")]
-Data = Annotated[Path, typer.Option("--data", help="Manifest CSV, or a folder of clips named by class.")]
+Data = Annotated[
+    Path, typer.Option("--data", help="Manifest, or a folder of clips: sub-folders or files named by class.")
+]
 Run = Annotated[Path, typer.Option("--run", help="Folder of checkpoints, logs and the result; an old run is resumed.")]
 Codec = Annotated[Path | None, typer.Option("--vae", help="Folder written by `flowsep train vae`.")]
 SavedVocoder = Annotated[Path | None, typer.Option("--vocoder", help="Saved vocoder to include in the model.")]
@@ -21,8 +23,45 @@ Text = Annotated[
 Start = Annotated[
     Path | None, typer.Option("--from", help="A model to go on from: your sounds on top of what it knows (small).")
 ]
+Background = Annotated[
+    Path | None,
+    typer.Option(
+        "--background", help="Recordings to mix the clips with, or a manifest of classes to keep in practice."
+    ),
+]
 Minutes = Annotated[float | None, typer.Option("--max-minutes", help="Stop (and save) after so long.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
+
+
+@app.command()
+def recipe(
+    config: Config,
+    overrides: Overrides = None,
+    *,
+    data: Data,
+    run: Run,
+    captions: Annotated[
+        Path | None, typer.Option("--captions", help="CSV with a caption column, in place of the recipe's.")
+    ] = None,
+    teacher: Annotated[
+        Path | None, typer.Option("--teacher", help="Folder of the sentence encoder that a text stage learns from.")
+    ] = None,
+    mixtures: Annotated[
+        Path | None, typer.Option("--mixtures", help="CSV to calibrate and evaluate with. [default: the project's]")
+    ] = None,
+    max_minutes: Minutes = None,
+    quiet: Quiet = False,
+) -> None:
+    """All stages of a configuration's recipe, one after another; writes RUN/model, and goes on where it was stopped."""
+    import sys
+    from functools import partial
+
+    from flowsep.training.chain import Sources, train_recipe
+
+    say = partial(print, file=sys.stderr, flush=True)
+    sources = Sources(data, captions, teacher, mixtures)
+    if (model := train_recipe(config, overrides or (), sources, run, max_minutes, quiet, say)) is not None:
+        typer.echo(model)
 
 
 @app.command()
@@ -81,6 +120,7 @@ def flow(
     vocoder: SavedVocoder = None,
     text: Text = None,
     start: Start = None,
+    background: Background = None,
     max_minutes: Minutes = None,
     quiet: Quiet = False,
 ) -> None:
@@ -89,7 +129,7 @@ def flow(
     from flowsep.training.recipes import train_flow
 
     settings = load_config(config, overrides or ())
-    typer.echo(train_flow(settings, data, run, vae, vocoder, text, start, max_minutes, quiet))
+    typer.echo(train_flow(settings, data, run, vae, vocoder, text, start, max_minutes, quiet, background))
 
 
 @app.command()
@@ -103,6 +143,7 @@ def diffusion(
     vocoder: SavedVocoder = None,
     text: Text = None,
     start: Start = None,
+    background: Background = None,
     max_minutes: Minutes = None,
     quiet: Quiet = False,
 ) -> None:
@@ -111,7 +152,7 @@ def diffusion(
     from flowsep.training.recipes import train_diffusion
 
     settings = load_config(config, overrides or ())
-    typer.echo(train_diffusion(settings, data, run, vae, vocoder, text, start, max_minutes, quiet))
+    typer.echo(train_diffusion(settings, data, run, vae, vocoder, text, start, max_minutes, quiet, background))
 
 
 @app.command()

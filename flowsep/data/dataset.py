@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +35,13 @@ class DataConfig:
     synthetic: float = 0.0  # share of sources taken from the project's own synthesised sounds
     commercial_only: bool = True  # skip clips marked non-commercial
     phrasings: bool = True  # add the wordings of flowsep/data/phrasings.csv to a clip's own captions
+    background: float = 0.5  # share of the other sounds that are recordings of --background, where there are any
+    own_share: float = 0.5  # share of the draws that are of the classes of --data, where --background has classes too
+    exclude: tuple[str, ...] = ()  # classes that training never meets: clips, wordings, synthesised sounds
+
+
+class DataNotice(UserWarning):
+    """What the user should know of the clips."""
 
 
 def load_clip(path: Any, sample_rate: int) -> Audio:
@@ -47,7 +55,12 @@ def load_clip(path: Any, sample_rate: int) -> Audio:
 
 
 class MixtureDataset(Dataset[dict[str, Any]]):
-    """Mixtures on the fly; `dataset[n]` for any n >= 0 is a dict of mixture, target, residual (T,) and text."""
+    """Mixtures on the fly; `dataset[n]` for any n >= 0 is a dict of mixture, target, residual (T,) and text.
+
+    `background` holds recordings of anything, which are mixed with the clips and never asked for. Where `own` names
+    some of the classes, these have config.own_share of the draws. Clips of one family alone are mixed with the
+    background or, without one, with synthesised sounds, which a DataNotice says.
+    """
 
     def __init__(
         self,
@@ -56,15 +69,16 @@ class MixtureDataset(Dataset[dict[str, Any]]):
         sample_rate: int,
         seed: int,
         phrasings: dict[str, tuple[str, ...]] | None = None,
+        background: Sequence[Clip] = (),
+        own: Collection[str] = (),
     ) -> None:
         if len({clip.family for clip in clips}) < 2:
-            raise InputError(
-                "training needs clips of at least two families (classes that are not confused); add sounds"
-            )
+            notice_of_one(clips, len(background))
         self.config, self.sample_rate, self.seed = config, sample_rate, seed
         self.length = round(config.crop_seconds * sample_rate)
         with ThreadPoolExecutor() as pool:
             self.audio = list(pool.map(lambda clip: load_clip(clip.path, sample_rate), clips))
+            self.background = list(pool.map(lambda clip: load_clip(clip.path, sample_rate), background))
         self.members: dict[str, list[int]] = {}
         self.label_of: list[str] = []
         self.captions: list[tuple[str, ...]] = []  # of each clip: its own, and the wordings of its class
@@ -77,8 +91,13 @@ class MixtureDataset(Dataset[dict[str, Any]]):
             self.family[clip.label] = clip.family
         self.labels = sorted(self.members)
         weights = np.array([len(self.members[label]) for label in self.labels], float) ** config.class_power
+        mine = np.array([label in own for label in self.labels])
+        if mine.any() and not mine.all():
+            for part, share in ((mine, config.own_share), (~mine, 1 - config.own_share)):
+                weights[part] *= share / weights[part].sum()
         self.weights = weights / weights.sum()
-        self.synthetic = sorted(SYNTH_KINDS) if config.synthetic else []
+        self.kinds = sorted(SYNTH_KINDS.keys() - set(config.exclude))
+        self.synthetic = self.kinds if config.synthetic else []
 
     def __len__(self) -> int:
         return 2**31 - 1  # items are drawn, not stored
@@ -92,12 +111,14 @@ class MixtureDataset(Dataset[dict[str, Any]]):
         if kind < share.target_alone:
             other = np.zeros_like(target)
         else:
-            other, _, family = self.source(rng, used)
+            other, family = self.other(rng, used)
             used.add(family)
             if kind < share.target_alone + share.three_sources and self.families_left(used):
-                third, _, _ = self.source(rng, used)
+                third, _ = self.other(rng, used)
                 other = mix_at_snr(other, third, rng.uniform(-6, 6))[0]
-            if kind > 1 - share.target_absent and self.families_left(used):
+            if kind > 1 - share.target_absent and not self.families_left(used):
+                target = np.zeros_like(target)  # nothing else can be asked for: what is heard is the other sound alone
+            elif kind > 1 - share.target_absent:
                 # What was the target joins the rest; the query names something else.
                 other = mix_at_snr(target, other, rng.uniform(*share.snr_db))[0]
                 target = np.zeros_like(target)
@@ -123,13 +144,30 @@ class MixtureDataset(Dataset[dict[str, Any]]):
             if self.family[label] not in excluded:
                 return self.members[label][rng.integers(len(self.members[label]))]
 
+    def other(self, rng: np.random.Generator, used: set[str]) -> tuple[Audio, str]:
+        """One sound (T,) beside those of the used families, and its family."""
+        left = self.families_left(used)
+        if self.background and (not left or rng.random() < self.config.background):
+            clip = self.background[rng.integers(len(self.background))].astype(np.float32)
+            return self.crop(self.augment(clip, rng), rng), "background"
+        if left:
+            sound, _, family = self.source(rng, used)
+            return sound, family
+        kinds = [kind for kind in self.kinds if self.family_of(kind) not in used]
+        kind = kinds[rng.integers(len(kinds))]
+        return self.crop(self.augment(self.synthesised(kind, rng), rng), rng), self.family_of(kind)
+
+    def synthesised(self, kind: str, rng: np.random.Generator) -> Audio:
+        """A sound of the project's own, somewhat longer than a crop."""
+        seconds = 1.25 * self.length / self.sample_rate
+        return synthesise(kind, seconds, int(rng.integers(1_000_000)), self.sample_rate)
+
     def source(self, rng: np.random.Generator, excluded: set[str]) -> tuple[Audio, tuple[str, ...], str]:
         """One sound (T,) on its canvas, its captions and its family, which is not an excluded one."""
         kinds = [kind for kind in self.synthetic if self.family_of(kind) not in excluded]
         if kinds and rng.random() < self.config.synthetic:
             kind = kinds[rng.integers(len(kinds))]
-            seconds = 1.25 * self.length / self.sample_rate
-            clip = synthesise(kind, seconds, int(rng.integers(1_000_000)), self.sample_rate)
+            clip = self.synthesised(kind, rng)
             captions, family = SYNTH_KINDS[kind].captions, self.family_of(kind)
         else:
             index = self.draw_clip(rng, excluded)
@@ -167,6 +205,20 @@ class MixtureDataset(Dataset[dict[str, Any]]):
             if float(np.dot(placed, placed)) >= 0.25 * mean_energy * min(self.length, len(clip)):
                 break
         return placed
+
+
+def notice_of_one(clips: Sequence[Clip], recordings: int) -> None:
+    """Say what clips of one family are mixed with; InputError where there are none."""
+    if not clips:
+        raise InputError("training needs clips")
+    labels = ", ".join(sorted({clip.label for clip in clips}))
+    if recordings:
+        others = f"the {recordings} recordings of --background"
+    else:
+        others = "the project's synthesised ones; give recordings of where you will use it with --background"
+    warnings.warn(
+        f"all clips are of one kind ({labels}): the other sounds in its mixtures are {others}", DataNotice, stacklevel=3
+    )
 
 
 def normalise_together(target: Audio, other: Audio, gain: float) -> tuple[Audio, Audio]:

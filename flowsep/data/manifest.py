@@ -3,13 +3,14 @@
 Columns: `path` (relative to the file's folder) and `class` are needed; `split` (train, valid, test; default train),
 `family` (classes that are easily confused; default the class itself), `caption_candidates` (separated by `;`; default
 the class name in words), `nc` (1 = non-commercial), `duration_s` and `recording_id` are used when present. A folder of
-sub-folders named by class works too.
+sub-folders named by class works too, and one of files named by class and number (dog_bark_01.wav).
 """
 
 from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,7 @@ def words(label: str) -> str:
 
 
 def read_manifest(path: Path | str) -> list[Clip]:
-    """Clips of a manifest file, or of a folder that has a manifest.csv or one sub-folder per class.
+    """Clips of a manifest file, or of a folder with a manifest.csv, a sub-folder per class, or files named by class.
 
     Raises InputError for a missing file, missing columns or an empty list. Audio files are not opened.
     """
@@ -82,12 +83,46 @@ def _clip(row: dict[str, str], root: Path) -> Clip:
 
 
 def _folder_clips(folder: Path) -> list[Clip]:
-    files = sorted(file for file in folder.glob("*/*") if file.suffix.lower() in AUDIO_SUFFIXES)
-    if not files:
+    labels = {file: file.parent.name for file in audio_files(folder, "*/*")}
+    labels |= {file: class_of(file.stem) for file in audio_files(folder, "*")}
+    if not labels:
         raise InputError(
-            f"{folder} has neither a manifest.csv nor sub-folders with audio; name the sub-folders by class"
+            f"{folder} has neither a manifest.csv nor audio; put clips into sub-folders named by class, or name the "
+            "files by class and number (dog_bark_01.wav)"
         )
-    return [Clip(file, file.parent.name, file.parent.name, "train", (words(file.parent.name),)) for file in files]
+    return [Clip(file, label, label, "train", (words(label),)) for file, label in labels.items()]
+
+
+def audio_files(folder: Path, pattern: str) -> list[Path]:
+    """The sound files that match the pattern, in order."""
+    return sorted(file for file in folder.glob(pattern) if file.suffix.lower() in AUDIO_SUFFIXES)
+
+
+def class_of(stem: str) -> str:
+    """The class in a file's name, less the number of the take: dog_bark_01 and dog_bark-take2 -> dog_bark."""
+    return re.sub(r"[ _\-.]+[^ _\-.]*\d[^ _\-.]*$", "", stem) or stem
+
+
+def read_background(path: Path | str) -> tuple[list[Clip], bool]:
+    """Recordings to mix other clips with, and whether it is known what they hold: only a manifest says that.
+
+    A folder without one is searched through all its sub-folders. InputError where nothing is found.
+    """
+    path = Path(path)
+    if not path.is_dir() or (path / "manifest.csv").is_file():
+        return read_manifest(path), True
+    files = audio_files(path, "**/*")
+    if not files:
+        raise InputError(f"{path} holds no audio to use as background")
+    return [Clip(file, "background", "background", "train", ()) for file in files], False
+
+
+def templated(label: str) -> tuple[str, ...]:
+    """Wordings of a class of which nothing but the name is known."""
+    name = words(label).lower()
+    one = f"{'an' if name[:1] in 'aeiou' else 'a'} {name}"
+    return (name, one, f"the sound of {name}", f"the sound of {one}", f"{name} sound", f"{name} in the background",
+            f"a recording of {one}")  # fmt: skip
 
 
 def select(clips: Iterable[Clip], split: str, commercial_only: bool) -> list[Clip]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from flowsep.atomic import refuse_unwritable
 from flowsep.audio import resample
+from flowsep.checkpoint import load_separator, read_json, write_json
 from flowsep.data.manifest import PHRASINGS, read_phrasings
-from flowsep.errors import InputError
-from flowsep.evaluation.recipe import SAMPLE_RATE, MixtureRow, render_row
+from flowsep.errors import InputError, UsageError
+from flowsep.evaluation.recipe import SAMPLE_RATE, MixtureRow, read_recipe, render_row
 from flowsep.evaluation.run import captions_of, other_queries
 from flowsep.presence import PresenceConfig, area_under_curve, fit_presence, presence_features, probability
 from flowsep.protocol import SampleOptions
@@ -21,6 +24,27 @@ from vocoder.mel import stft
 
 FOLDS = 5
 FEWEST = 2 * FOLDS  # mixtures
+
+
+def calibrate_folder(
+    model: Path, recipe: Path, data: Path, device: str = "auto", quiet: bool = True
+) -> tuple[Path, dict[str, Any]]:
+    """Fit the presence score of the model folder to a list of mixtures, store it there; its file, `calibrate`'s report.
+
+    UsageError for what is no model folder, and for models that have no such score.
+    """
+    if not (model / "model_index.json").is_file():
+        raise UsageError(f"{model} is no model folder; a name or hub id cannot be written to, copy or export it first")
+    rows, separator = read_recipe(recipe), load_separator(model, device)
+    if not isinstance(separator, LatentSeparator):
+        raise UsageError("only FlowSep and DiffusionSep models have a presence score")
+    path = model / "scheduler" / "scheduler_config.json"
+    refuse_unwritable(path.parent)
+    config, report = calibrate(separator, rows, data, SampleOptions(render="mixture"), quiet)
+    partial = path.with_suffix(".partial")
+    write_json(partial, {**read_json(path), "presence": asdict(config)})
+    partial.replace(path)
+    return path, report
 
 
 def calibrate(

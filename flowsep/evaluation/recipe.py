@@ -21,6 +21,7 @@ from flowsep.data.mixing import Audio, limit_together, mix_at_snr, place
 from flowsep.errors import InputError, UsageError
 
 SAMPLE_RATE = 16000
+VALID = Path(__file__).parents[1] / "data" / "mixtures_valid.csv"  # 200 mixtures of the project's clips
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +13,15 @@ from torch import nn
 from flowsep.checkpoint import SHIPPED, load_separator, load_text, save_text, separator_class, write_json
 from flowsep.config import ModelConfig, load_config, save_config
 from flowsep.data.dataset import MixtureDataset
-from flowsep.data.manifest import PHRASINGS, Clip, read_manifest, read_phrasings, select
+from flowsep.data.manifest import (
+    PHRASINGS,
+    Clip,
+    read_background,
+    read_manifest,
+    read_phrasings,
+    select,
+    templated,
+)
 from flowsep.data.synth import SYNTH_KINDS
 from flowsep.errors import InputError, ModelError, UsageError
 from flowsep.separator import LatentSeparator
@@ -28,13 +36,41 @@ from vae.model import MelVAE, build_codec, load_codec
 from vocoder.model import Vocoder
 
 
-def training_data(config: ModelConfig, data: Path, split: str = "train") -> tuple[list[Clip], MixtureDataset]:
-    """Clips of one split of the manifest at `data` and the mixtures drawn from them."""
-    clips = select(read_manifest(data), split, config.data.commercial_only)
-    if not clips:
+def training_data(
+    config: ModelConfig, data: Path, split: str = "train", background: Path | None = None
+) -> tuple[list[Clip], MixtureDataset]:
+    """Clips of one split of the manifest at `data`, less data.exclude, and the mixtures drawn from them.
+
+    `background` is a folder of recordings to mix them with, or a manifest whose classes are practised beside theirs.
+    """
+    listed, (more, labelled) = read_manifest(data), read_background(background) if background else ([], False)
+    clips = select(taught(listed + (more if labelled else []), config), split, config.data.commercial_only)
+    own = {clip.label for clip in listed} & {clip.label for clip in clips}
+    if not own:
         raise InputError(f"{data} has no clips in its {split} split")
-    phrasings = read_phrasings(PHRASINGS) if config.data.phrasings else None
-    return clips, MixtureDataset(clips, config.data, config.vocoder.mel.sample_rate, config.seed, phrasings)
+    phrasings = None
+    if config.data.phrasings:
+        known = read_phrasings(PHRASINGS)
+        phrasings = {label: templated(label) for label in own - known.keys()} | known
+    rate, recordings = config.vocoder.mel.sample_rate, [] if labelled else more
+    return clips, MixtureDataset(clips, config.data, rate, config.seed, phrasings, recordings, own)
+
+
+def taught(clips: list[Clip], config: ModelConfig) -> list[Clip]:
+    """The clips of classes that are not in data.exclude; UsageError where that names a class that there is not."""
+    known = {clip.label for clip in clips} | SYNTH_KINDS.keys() | read_phrasings(PHRASINGS).keys()
+    if unknown := sorted(set(config.data.exclude) - known):
+        raise UsageError(
+            f"no clip and no wording has the class {', '.join(unknown)} of data.exclude; check the spelling"
+        )
+    return [clip for clip in clips if clip.label not in config.data.exclude]
+
+
+def wordings_for(config: ModelConfig, split: str) -> dict[str, tuple[str, ...]]:
+    """The phrasings of a split, `train` or `held_out`, less data.exclude."""
+    return {
+        label: texts for label, texts in read_phrasings(PHRASINGS, split).items() if label not in config.data.exclude
+    }
 
 
 def prepare_run(config: ModelConfig, run: Path) -> None:
@@ -141,22 +177,23 @@ def train_text(
     save_config(config, run / "config.yaml")
     save_text(objective.cpu().text, run / "text")
     if config.data.phrasings:
-        unseen = wording_accuracy(objective, dataset, read_phrasings(PHRASINGS, "held_out"))
+        unseen = wording_accuracy(objective, dataset, wordings_for(config, "held_out"))
         write_json(run / "text" / "held_out.json", unseen)
         write_json(run / "text" / "nearest.json", nearest_classes(objective, dataset, UNHEARD))
     return run / "text"
 
 
 def class_wordings(config: ModelConfig, data: Path) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """Wordings and family of every class of the manifest, of the phrasings and of the synthesised sounds."""
-    clips = read_manifest(data)
+    """Wordings and family of every class of manifest, phrasings and synthesised sounds, less data.exclude."""
+    clips = taught(read_manifest(data), config)
     families = {kind: sound.family for kind, sound in SYNTH_KINDS.items()} | {clip.label: clip.family for clip in clips}
-    phrasings = read_phrasings(PHRASINGS) if config.data.phrasings else {}
+    phrasings = wordings_for(config, "train") if config.data.phrasings else {}
     wordings: dict[str, list[str]] = {label: list(texts) for label, texts in phrasings.items()}
     for clip in select(clips, "train", config.data.commercial_only):
         wordings.setdefault(clip.label, []).extend(clip.captions)
     for kind, sound in SYNTH_KINDS.items():
-        wordings.setdefault(kind, []).extend(sound.captions)
+        if kind not in config.data.exclude:
+            wordings.setdefault(kind, []).extend(sound.captions)
     return wordings, families
 
 
@@ -216,12 +253,14 @@ def train_unet(
     start: Path | None = None,
     max_minutes: float | None = None,
     quiet: bool = False,
+    background: Path | None = None,
 ) -> Path:
     """Train the UNet by `method`, config's own; writes run/model, a complete model folder, and returns it.
 
     `codec` is a folder written by `train_vae`; patches need none. `text` is one written by `train_text`, or a model
-    folder; it is needed unless config.text.hub names an encoder. `vocoder` is a saved vocoder to include. `start` is a
-    model, its folder or the name of a shipped one, whose text encoder is kept and whose UNet is trained on.
+    folder; it is needed unless config.text.hub names an encoder. `vocoder` is a saved vocoder to include. `start` is
+    a model, its folder or the name of a shipped one, whose text encoder, vocoder and (of the same process) mask
+    exponent are kept and whose UNet is trained on. `background` is as in `training_data`.
     """
     expect_method(config, method)
     if config.codec.kind == "vae" and codec is None:
@@ -229,17 +268,23 @@ def train_unet(
     text = text or start
     refuse_other_method(config, run)
     prepare_run(config, run)
-    _, dataset = training_data(config, data)
+    _, dataset = training_data(config, data, background=background)
     encoder = own_text_encoder(config, text) if config.text.hub is None else hub_text_encoder(config)
     latent_codec = load_codec(codec) if codec else build_codec(config.codec)
     unet = build_unet(config.unet, config.process.stream_count, latent_codec.latent_channels, config.text.d_model)
-    if start is not None:
-        copy_weights(unet, load_separator(start, "cpu"), config, str(start))
+    trained = load_separator(start, "cpu") if start is not None else None
+    if trained is not None:
+        copy_weights(unet, trained, config, str(start))
     objective = {"flow": FlowObjective, "diffusion": DiffusionObjective}[config.method](
         unet, encoder, latent_codec, config
     )
     loaded = Vocoder.from_pretrained(vocoder) if vocoder else None
     separator = separator_class(config.method).of_parts(config, unet, latent_codec, encoder, loaded)
+    if trained is not None:
+        separator.vocoder = loaded or trained.vocoder
+        kept = replace(config.process, mask_exponent=trained.process.mask_exponent)
+        if kept == trained.process:  # the same flow, rendered otherwise: as its owner chose
+            separator.process = kept
     media = MediaLogger(separator, dataset)
     step = fit(objective, dataset, config.unet_stage, run, config.seed, max_minutes, media, quiet)
     save_config(config, run / "config.yaml")

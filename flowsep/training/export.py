@@ -1,0 +1,44 @@
+"""A model folder to hand on: trained parts put together, with the defaults that were chosen, in float16."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from flowsep.checkpoint import load_separator, read_json
+from flowsep.errors import UsageError
+from flowsep.masks.separator import MaskSeparator
+from vocoder.model import Vocoder
+
+
+def export_model(
+    model: Path,
+    output: Path,
+    vocoder: Path | None = None,
+    steps: int | None = None,
+    exponent: float | None = None,
+    window: int | None = None,
+    dtype: torch.dtype = torch.float16,
+) -> int:
+    """Write the model to the folder `output`, with a vocoder and defaults to store where given; returns the bytes.
+
+    A model folder at `output` is replaced. UsageError for settings that a mask separator does not have.
+    """
+    separator = load_separator(model, "cpu")
+    if isinstance(separator, MaskSeparator):
+        if any(value is not None for value in (vocoder, steps, exponent, window)):
+            raise UsageError("a mask separator has no vocoder, steps, exponent or mel frames; leave them out")
+    else:
+        if vocoder is not None:
+            separator.vocoder = Vocoder.from_pretrained(vocoder)
+        separator.sampling = replace(
+            separator.sampling,
+            steps=steps or separator.sampling.steps,
+            window_frames=window or separator.sampling.window_frames,
+        )
+        separator.process = replace(separator.process, mask_exponent=exponent or separator.process.mask_exponent)
+    training = read_json(model / "training.json") if (model / "training.json").is_file() else None
+    separator.to(dtype).save_pretrained(output, training)
+    return sum(file.stat().st_size for file in output.rglob("*.safetensors"))
