@@ -48,18 +48,27 @@ def plot_files(path: Path, recording: AudioFile, facts: Facts, target: tuple[Pat
     draw(path, levels, length / recording.sample_rate, config, title)
 
 
-def draw(path: Path, levels: dict[str, Tensor], seconds: float, config: MelConfig, title: str = "") -> None:
+def draw(
+    path: Path,
+    levels: dict[str, Tensor],
+    seconds: float,
+    config: MelConfig,
+    title: str = "",
+    top: float | None = None,
+    size: tuple[float, float] = (10, 7),
+) -> None:
     """Write a PNG of levels (N, M) in dB by name: seconds across, Hz upwards (mel-spaced), one dB scale.
 
+    `top` is the upper end of the scale in dB, the highest level if not given; `size` is in inches at 120 dots each.
     Atomic: InputError where `path` exists or cannot be written.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    top = max(float(level.max()) for level in levels.values())
-    figure = Figure(figsize=(10, 7), dpi=120, layout="constrained")
+    top = max(float(level.max()) for level in levels.values()) if top is None else top
+    figure = Figure(figsize=size, dpi=120, layout="constrained")
     canvas = FigureCanvasAgg(figure)
-    axes = figure.subplots(len(levels), 1, sharex=True, sharey=True)
+    axes = figure.subplots(len(levels), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     positions = tick_positions(config)
     for ax, (name, level) in zip(axes, levels.items(), strict=True):
         image = ax.imshow(

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from flowsep.cli import options as flags
-from flowsep.cli.remix import run_mixes
+from flowsep.cli.remix import Parts, run_mixes
 
 
 @flags.spread
@@ -23,6 +23,7 @@ def edit(
     instruction: Annotated[
         str, typer.Argument(metavar="INSTRUCTION", help='As "remove the dog and turn the rain down by 6 dB".')
     ],
+    parts: Parts = False,
 ) -> None:
     """Change recordings as an English sentence says.
 
@@ -37,4 +38,4 @@ def edit(
         print(f"flowsep: understood: {'; '.join(understood.lines())}", file=sys.stderr)
     groups = (sampling, stretch, running, files)
     gains, rest = understood.gains(), understood.rest
-    run_mixes("edit", groups, mix, gains, rest, None, bool(context.obj), understood.document())
+    run_mixes("edit", groups, mix, gains, rest, None, bool(context.obj), understood.document(), parts)
