@@ -57,12 +57,13 @@ class Order:
     understood: tuple[str, ...] = ()  # of edit, for people
 
 
-def checked_recording(path: Path | None, limits: Limits) -> AudioFile:
-    """The recording at `path`; InputError, with the file's name alone, where it is missing, unreadable or too large."""
+def checked_recording(path: Path, limits: Limits) -> tuple[AudioFile, float]:
+    """The recording at `path` and its seconds.
+
+    InputError, with the file's name alone, where it is missing, unreadable, empty or too large.
+    """
     from flowsep.media import open_media
 
-    if path is None:
-        raise InputError("There is no recording yet; upload a file, record one, or take an example")
     try:
         size = path.stat().st_size
         if size > limits.bytes:
@@ -80,7 +81,9 @@ def checked_recording(path: Path | None, limits: Limits) -> AudioFile:
         raise InputError(f"{path.name} is no longer here; upload it again") from error
     except InputError as error:
         raise InputError(without_folder(error, path)) from error
-    return recording
+    if not frames:
+        raise InputError(f"{path.name} holds no samples")
+    return recording, frames / recording.sample_rate
 
 
 def without_folder(error: Exception, path: Path) -> str:

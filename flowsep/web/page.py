@@ -12,7 +12,7 @@ from typing import Any
 
 import gradio as gr
 
-from flowsep.errors import FlowSepError
+from flowsep.errors import FlowSepError, InputError
 from flowsep.files import LoadedModel
 from flowsep.protocol import SampleOptions
 from flowsep.web.examples import Example
@@ -56,11 +56,12 @@ class Page:
         with self.sessions.lock:
             self.sessions.of(request.session_hash).uploads.add(Path(path))
         try:
-            recording = checked_recording(Path(path), self.limits)
+            recording, seconds = checked_recording(Path(path), self.limits)
         except Exception as error:
             return notice("error", spoken(error, Path(path)))
         channels = {1: "mono", 2: "stereo"}.get(recording.channels, f"{recording.channels} channels")
-        return notice("info", f"{recording.path.name}: {channels}, {recording.sample_rate / 1000:g} kHz")
+        facts = f"{seconds:.1f} seconds, {channels}, {recording.sample_rate / 1000:g} kHz"
+        return notice("info", f"{recording.path.name}: {facts}")
 
     def run(
         self,
@@ -82,17 +83,17 @@ class Page:
                 order = order_of_sentence(sentence, options, self.limits)
             else:
                 order = order_of_sounds(rows[:count], rows[count:], rest, options, self.limits)
+            if path is None:
+                raise InputError("There is no recording yet; upload a file, record one, or take an example")
             with self.sessions.run(request.session_hash) as (folder, stop), self.sessions.slots:
-                if path is None:
-                    checked_recording(None, self.limits)
                 taken = self.sessions.take(request.session_hash, Path(path), folder)
-                recording = checked_recording(taken, self.limits)
+                recording, seconds = checked_recording(taken, self.limits)
                 result = carry_out(self.model, recording, order, folder, progress, stop)
         except Stopped:
             return notice("info", "Cancelled."), gr.skip()
         except Exception as error:
             return notice("error", spoken(error, None if path is None else Path(path))), gr.skip()
-        return notice("done", f"{result.seconds:.1f} seconds of sound; the result is below."), result_html(result)
+        return notice("done", f"{seconds:.1f} seconds of sound; the result is below."), result_html(result)
 
     def cancel(self, request: gr.Request) -> str:
         """Stop the run of this page."""
@@ -124,10 +125,10 @@ def build(page: Page) -> gr.Blocks:
                 recording, about, buttons = recording_column(page)
             with gr.Column(min_width=320, scale=5):
                 controls = wishes_column(page)
-                status = gr.HTML(elem_id="status")
                 with gr.Row():
                     run = gr.Button("Separate", variant="primary", elem_id="run", scale=3, min_width=160)
-                    cancel = gr.Button("Cancel", variant="stop", elem_id="cancel", scale=1, min_width=100)
+                    cancel = gr.Button("Cancel", elem_id="cancel", scale=1, min_width=100)
+                status = gr.HTML(elem_id="status")
         result = gr.HTML(elem_id="result")
 
         def work(request: gr.Request, progress: gr.Progress = gr.Progress(), *values: Any) -> tuple[str, Any]:  # noqa: B008
@@ -252,7 +253,7 @@ def sound_rows(page: Page) -> tuple[list[gr.Row], list[gr.Textbox], list[gr.Slid
                     LOUDEST,
                     REMOVED,
                     step=1,
-                    label="Change in dB (far left: removed)",
+                    label=f"Change in dB ({REMOVED:g} removes it)",
                     scale=4,
                     min_width=220,
                     elem_id=f"gain-{index}",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from flowsep.audio import AudioFile
     from flowsep.files import LoadedModel
 
-PICTURE = (4.6, 2.5)  # inches
+PICTURE = (3.8, 2.4)  # inches
 Report = Callable[[float, str], None]  # share of the work that is done, 0..1, and what is being done
 
 
@@ -49,7 +49,6 @@ class Result:
     document: dict[str, Any]  # the sidecar
     notes: tuple[str, ...]  # one line each
     understood: tuple[str, ...]
-    seconds: float  # of the recording
 
 
 def carry_out(
@@ -80,8 +79,7 @@ def carry_out(
     archive = folder / f"{recording.path.stem}.flowsep.zip"
     write_archive(archive, [recording.path, *job.paths()])
     halt(stop)
-    seconds = facts.frames / recording.sample_rate
-    return Result(panels, archive, document, notes(model, document, facts.silent), order.understood, seconds)
+    return Result(panels, archive, document, notes(model, document, facts.silent), order.understood)
 
 
 def halt(stop: threading.Event) -> None:

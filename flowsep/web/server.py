@@ -140,8 +140,6 @@ def start(model: LoadedModel, where: Where) -> Served:
 
 def launch(blocks: gradio.Blocks, where: Where, port: int, folder: str) -> None:
     """Start gradio's server with everything switched off that would leave this machine."""
-    import gradio
-
     from flowsep.web.page import asset
 
     host = f"[{where.host}]" if ":" in where.host and not where.host.startswith("[") else where.host
@@ -165,9 +163,26 @@ def launch(blocks: gradio.Blocks, where: Where, port: int, folder: str) -> None:
         pwa=False,
         ssr_mode=False,
         num_workers=0,
-        theme=gradio.themes.Default(primary_hue="blue"),
+        theme=theme(),
         css=asset("page.css"),
         js=asset("page.js"),
+    )
+
+
+def theme() -> gradio.themes.Base:
+    """The fonts of the reader's own system, and grey text that is dark enough to be read."""
+    import gradio
+
+    plain = gradio.themes.Default(
+        primary_hue="blue", font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace")
+    )
+    return plain.set(
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        block_label_text_color="*neutral_700",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_300",
+        input_placeholder_color="*neutral_500",
     )
 
 
