@@ -385,5 +385,5 @@ def test_the_examples_are_synthesised_and_within_the_limits(tmp_path):
     for example, (title, *_) in zip(render_examples(tmp_path), EXAMPLES, strict=True):
         assert example.title == title
         assert checked_recording(example.path, LIMITS)[1] == 8.0
-        order_of_sounds(*zip(*example.sounds, strict=True), 0, DEFAULT, LIMITS)
+        order_of_sounds([example.sound], [example.gain], 0, DEFAULT, LIMITS)
         order_of_sentence(example.sentence, DEFAULT, LIMITS)

@@ -35,8 +35,8 @@ def result_html(result: Result) -> str:
   {"".join(lines)}
   <div class="panels">{panels}</div>
   <p class="small">The players are equally loud, so that you compare sound and not level; files that you download keep
-  the level they have in your recording. The sounds and everything else add up to the recording (error
-  {sum_error:g} dB). The zip holds all files in full quality and a JSON file with every setting.</p>
+  the level they have in your recording. The sounds and everything else add up to the recording again
+  (to {sum_error:.0f} dB). The zip holds all files in full quality and a JSON file with every setting.</p>
 </section>"""
 
 

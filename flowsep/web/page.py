@@ -16,6 +16,7 @@ from flowsep.errors import FlowSepError, InputError
 from flowsep.files import LoadedModel
 from flowsep.protocol import SampleOptions
 from flowsep.web.examples import Example
+from flowsep.web.local import keep_local
 from flowsep.web.markup import notice, result_html
 from flowsep.web.orders import (
     LOUDEST,
@@ -143,6 +144,7 @@ def build(page: Page) -> gr.Blocks:
                 lambda example=example: controls.filled(example), None, [recording, *controls.fillable()], queue=False
             )
         blocks.unload(page.leave)
+    keep_local(blocks)
     blocks.queue(max_size=WAITING, default_concurrency_limit=page.sessions.slots._initial_value, api_open=False)
     return blocks
 
@@ -193,15 +195,10 @@ class Controls:
 
     def filled(self, example: Example) -> list[Any]:
         """The values of an example, the recording first."""
-        count, empty = len(example.sounds), len(self.rows) - len(example.sounds)
-        texts, gains = zip(*example.sounds, strict=True)
-        rows = [gr.update(visible=index < count) for index in range(len(self.rows))]
-        return [
-            *(str(example.path), example.sentence, 0, count),
-            *rows,
-            *(*texts, *[""] * empty),
-            *(*gains, *[REMOVED] * empty),
-        ]
+        rows = [gr.update(visible=index == 0) for index in range(len(self.rows))]
+        empty = len(self.rows) - 1
+        texts, gains = [example.sound, *[""] * empty], [example.gain, *[REMOVED] * empty]
+        return [str(example.path), example.sentence, 0, 1, *rows, *texts, *gains]
 
 
 def wishes_column(page: Page) -> Controls:
@@ -210,8 +207,9 @@ def wishes_column(page: Page) -> Controls:
     mode = gr.Textbox(SOUNDS, visible=False)
     with gr.Tabs():
         with gr.Tab("Sounds", id=SOUNDS) as sounds_tab:
+            gr.HTML(f'<p class="small">{REMOVED:g} dB removes a sound, 0 leaves it as it is.</p>')
             rows, texts, gains, shown = sound_rows(page)
-            rest = gr.Slider(REMOVED, LOUDEST, 0, step=1, label="Everything else, change in dB", elem_id="rest")
+            rest = gr.Slider(REMOVED, LOUDEST, 0, step=1, label="Everything else: change in dB", elem_id="rest")
         with gr.Tab("One sentence", id=SENTENCE) as sentence_tab:
             sentence = gr.Textbox(
                 label="What to do",
@@ -253,7 +251,7 @@ def sound_rows(page: Page) -> tuple[list[gr.Row], list[gr.Textbox], list[gr.Slid
                     LOUDEST,
                     REMOVED,
                     step=1,
-                    label=f"Change in dB ({REMOVED:g} removes it)",
+                    label="Change in dB",
                     scale=4,
                     min_width=220,
                     elem_id=f"gain-{index}",

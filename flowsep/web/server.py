@@ -140,6 +140,9 @@ def start(model: LoadedModel, where: Where) -> Served:
 
 def launch(blocks: gradio.Blocks, where: Where, port: int, folder: str) -> None:
     """Start gradio's server with everything switched off that would leave this machine."""
+    from starlette.middleware import Middleware
+
+    from flowsep.web.local import StaysHere
     from flowsep.web.page import asset
 
     host = f"[{where.host}]" if ":" in where.host and not where.host.startswith("[") else where.host
@@ -163,6 +166,7 @@ def launch(blocks: gradio.Blocks, where: Where, port: int, folder: str) -> None:
         pwa=False,
         ssr_mode=False,
         num_workers=0,
+        app_kwargs={"middleware": [Middleware(StaysHere)]},
         theme=theme(),
         css=asset("page.css"),
         js=asset("page.js"),

@@ -1,0 +1,370 @@
+"""The page in a real browser, headless Chromium, and what its server gives to whoever asks.
+
+Needs gradio and selenium (extra `dev`); the tests that drive a browser are skipped where there is none. On Debian:
+apt-get install chromium chromium-driver.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
+
+import numpy as np
+import pytest
+import soundfile
+
+from flowsep.files import LoadedModel
+from flowsep.web.orders import Limits
+from flowsep.web.server import Served, Where, start
+from tests.fakes import FakeSeparator, tone
+
+gradio = pytest.importorskip("gradio", reason="needs gradio: pip install 'flowsep-toolkit[web]'")
+webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install selenium")
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+PATIENCE = 120  # seconds: the machine may be busy
+FLAGS = (
+    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update", "--window-size=1280,900"),
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # there is no outside
+)
+
+
+class Slow(FakeSeparator):
+    """Half of the mixture for a dog, a quarter for all else; some time per window where the query asks for it."""
+
+    def __init__(self) -> None:
+        super().__init__(gain=lambda text: 0.5 if "dog" in text else 0.25)
+
+    def separate(self, mixture: Any, texts: Any, options: Any = None) -> Any:
+        self.delay = 0.3 if "slow" in texts[0] else 0.0
+        return super().separate(mixture, texts, options)
+
+
+@pytest.fixture(scope="module")
+def fake() -> Slow:
+    return Slow()
+
+
+@pytest.fixture(scope="module")
+def outside() -> Iterator[list[Any]]:
+    """Addresses other than this machine that this process, and so the server in it, connects to."""
+    found, real = [], socket.socket.connect
+
+    def connect(self: socket.socket, address: Any) -> Any:
+        if self.family != socket.AF_UNIX and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            found.append(address)
+        return real(self, address)
+
+    socket.socket.connect = connect
+    yield found
+    socket.socket.connect = real
+
+
+@pytest.fixture(scope="module")
+def served(fake: Slow, outside: list[Any]) -> Iterator[Served]:
+    """The page over a fake separator."""
+    page = start(LoadedModel(fake, "fake"), Where(port=0, limits=Limits(minutes=2, megabytes=20, sounds=4)))
+    yield page
+    page.close()
+    assert not page.sessions.root.exists()
+
+
+@pytest.fixture(scope="module")
+def downloads(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("downloads")
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory, downloads) -> Iterator[Any]:
+    """One Chromium for all tests, with an empty profile."""
+    if not (CHROMIUM and DRIVER):
+        pytest.skip("no chromium or chromedriver; on Debian: apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    where = {"behavior": "allow", "downloadPath": str(downloads)}
+    driver.execute_cdp_cmd("Browser.setDownloadBehavior", where)
+    yield driver
+    driver.quit()
+
+
+class OnPage:
+    """What a user does and sees in one tab."""
+
+    def __init__(self, browser: Any, url: str) -> None:
+        self.browser = browser
+        browser.get(url)
+        self.tab = browser.current_window_handle
+        self.wait(lambda: self.all("#run") and self.all("#recording input[type=file]"), "the page")
+
+    def all(self, selector: str) -> list[Any]:
+        return self.browser.find_elements("css selector", selector)
+
+    def text(self, selector: str) -> str:
+        return " ".join(element.text for element in self.all(selector))
+
+    def wait(self, condition: Callable[[], Any], what: str) -> Any:
+        """What the condition gives once it is true; elements that the page replaces meanwhile are looked up again."""
+        from selenium.common.exceptions import WebDriverException
+
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            try:
+                if found := condition():
+                    return found
+            except WebDriverException:
+                pass
+            time.sleep(0.1)
+        raise AssertionError(f"waited {PATIENCE} s for {what}; status: {self.text('#status')!r}")
+
+    def upload(self, path: Path, said: str = "kHz") -> None:
+        self.all("#recording input[type=file]")[0].send_keys(str(path))
+        self.wait(lambda: said in self.text("#about"), f"{said!r} about {path.name}")
+
+    def describe(self, text: str, row: int = 0) -> None:
+        field = self.wait(lambda: self.all(f"#sound-{row} textarea, #sound-{row} input"), "the field")[0]
+        self.wait(lambda: field.is_displayed(), "the field to be seen")
+        field.clear()
+        field.send_keys(text)
+
+    def click(self, selector: str) -> None:
+        button = self.all(selector)[0]
+        self.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", button)
+        button.click()
+
+    def separate(self, said: str) -> None:
+        self.click("#run")
+        self.wait(lambda: said in self.text("#status"), f"status {said!r}")
+
+    def titles(self) -> list[str]:
+        return [element.text for element in self.all(".panel h3")]
+
+
+@pytest.fixture
+def recording(tmp_path) -> Path:
+    """Two seconds of stereo at 48 kHz."""
+    path = tmp_path / "two seconds ☂.wav"
+    soundfile.write(path, tone(2.0, 48000, channels=2).T.numpy(), 48000, subtype="PCM_16")
+    return path
+
+
+# In the browser
+
+
+def test_upload_separate_hear_and_download_without_a_request_to_anywhere_else(
+    browser, served, outside, recording, downloads
+):
+    page = OnPage(browser, served.url)
+    page.upload(recording, "2.0 seconds, stereo, 48 kHz")
+    page.describe("a dog barking")
+    page.separate("Done")
+    page.wait(lambda: len(page.titles()) == 4, "four panels")
+    assert page.titles()[1:] == ["a dog barking", "Everything else", "Your remix"]
+    durations = "return [...document.querySelectorAll('.panel audio')].map(player => player.duration)"
+    page.wait(lambda: all(browser.execute_script(durations)), "the players to know how long they are")
+    assert browser.execute_script(durations) == pytest.approx([2.0] * 4, abs=0.01)
+    widths = "return [...document.querySelectorAll('.panel img')].map(picture => picture.naturalWidth)"
+    page.wait(lambda: all(browser.execute_script(widths)), "the pictures")
+    page.click("#download")
+    archive = page.wait(lambda: next(downloads.glob("*.zip"), None), "the download")
+    with zipfile.ZipFile(archive) as found:
+        [sidecar] = [name for name in found.namelist() if name.endswith(".json")]
+        document = json.loads(found.read(sidecar))
+        assert document["remix"]["parts"][0]["query"] == "a dog barking" and len(found.namelist()) == 5
+    logged = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    asked = [entry["params"]["request"]["url"] for entry in logged if entry["method"] == "Network.requestWillBeSent"]
+    hosts = {urlsplit(url).hostname for url in asked if url.startswith(("http", "ws"))}
+    assert hosts == {"127.0.0.1"} and outside == []
+
+
+def test_several_sounds_a_sentence_and_what_is_refused(browser, served, recording):
+    page = OnPage(browser, served.url)
+    page.describe("a dog")
+    page.separate("no recording yet")
+    page.upload(recording)
+    page.click("#add")
+    page.describe("rain <b>☂</b>", row=1)
+    page.separate("Done")
+    page.wait(lambda: len(page.titles()) == 5, "five panels")
+    assert page.titles()[2] == "rain <b>☂</b>"
+    page.describe("A Dog", row=1)
+    page.separate("twice")
+    page.click("button[role=tab]:nth-of-type(2)")
+    field = page.wait(lambda: page.all("#sentence textarea"), "the sentence")[0]
+    page.wait(field.is_displayed, "the sentence to be seen")
+    field.send_keys("what a lovely day")
+    page.separate("did not understand")
+    assert len(page.titles()) == 5, "an error leaves the last result"
+    field.clear()
+    field.send_keys("remove the dog")
+    page.separate("Done")
+    page.wait(lambda: "Understood: remove 'dog'" in page.text("#result"), "what was understood")
+
+
+def test_files_that_are_no_audio_are_refused_in_one_line(browser, served, tmp_path):
+    page = OnPage(browser, served.url)
+    page.describe("a dog")
+    for name, content, words in (
+        ("song.wav", b"a text that was renamed", "cannot be read as audio"),
+        ("empty.wav", b"", "is empty"),
+    ):
+        path = tmp_path / name
+        path.write_bytes(content)
+        page.upload(path, words)
+        page.separate(words)
+        assert "Traceback" not in page.text("body") and str(served.sessions.root) not in page.text("#status")
+        page.browser.refresh()
+        page = OnPage(browser, served.url)
+        page.describe("a dog")
+
+
+def test_cancel_stops_the_work_and_keeps_the_last_result(browser, served, fake, tmp_path, recording):
+    long = tmp_path / "long.wav"
+    soundfile.write(long, np.full(100 * 8000, 0.1), 8000, subtype="PCM_16")  # 30 s of work at least
+    page = OnPage(browser, served.url)
+    page.upload(recording)
+    page.describe("a dog")
+    page.separate("Done")
+    page.browser.execute_script("document.querySelector('#recording button[aria-label=Clear]').click()")
+    page.wait(lambda: page.all("#recording input[type=file]"), "the field for another file")
+    page.upload(long, "100.0 seconds")
+    page.describe("slow dog")
+    before = len(fake.seen)
+    page.click("#run")
+    page.wait(lambda: len(fake.seen) > before + 1, "the work to begin")
+    page.click("#cancel")
+    page.wait(lambda: "Cancelled" in page.text("#status"), "the cancellation")
+    time.sleep(1.0)
+    seen = len(fake.seen)
+    time.sleep(1.5)
+    assert len(fake.seen) == seen < before + 100
+    assert page.titles()[1] == "a dog"
+    page.describe("rain")
+    page.separate("Done")
+    page.wait(lambda: page.titles()[1] == "rain", "the result of the next run")
+
+
+def test_two_users_at_once_each_get_their_own_and_closing_a_page_removes_its_files(browser, served, recording):
+    first = OnPage(browser, served.url)
+    browser.switch_to.new_window("tab")
+    second = OnPage(browser, served.url)
+    for page, sound in ((first, "slow dog"), (second, "rain")):
+        browser.switch_to.window(page.tab)
+        page.upload(recording)
+        page.describe(sound)
+        page.click("#run")
+    for page, sound in ((second, "rain"), (first, "slow dog")):
+        browser.switch_to.window(page.tab)
+        page.wait(lambda page=page: "Done" in page.text("#status"), "the result")
+        page.wait(lambda page=page, sound=sound: page.titles()[1] == sound, "the right result")
+    files = set(served.sessions.results.iterdir())
+    browser.switch_to.window(second.tab)
+    browser.close()
+    browser.switch_to.window(first.tab)
+    first.wait(lambda: len(files & set(served.sessions.results.iterdir())) < len(files), "the files to go")
+    assert any(path.exists() for path in files)
+
+
+def test_an_example_with_the_shipped_model(browser):
+    from flowsep.files import load_model
+
+    page = start(load_model("small"), Where(port=0))
+    try:
+        tab = OnPage(browser, page.url)
+        [button] = [one for one in tab.all("button") if one.text == "Birds and an engine"]
+        button.click()
+        tab.wait(lambda: "8.0 seconds" in tab.text("#about"), "the example")
+        tab.separate("Done")
+        tab.wait(lambda: tab.titles()[1] == "a car engine running", "the result")
+        assert "score" in tab.text(".panel.target .note")
+    finally:
+        page.close()
+    assert not page.sessions.root.exists()
+
+
+# Without one
+
+
+def fetched(url: str, data: bytes | None = None) -> tuple[int, str, Any]:
+    """Status, text and headers of an answer."""
+    try:
+        with urlopen(Request(url, data, {"Content-Type": "application/json"}), timeout=PATIENCE) as answer:
+            return answer.status, answer.read().decode(errors="replace"), answer.headers
+    except HTTPError as error:
+        return error.code, error.read().decode(errors="replace"), error.headers
+
+
+def test_the_page_names_no_other_host_and_forbids_the_browser_to_ask_one(served):
+    status, page, headers = fetched(served.url)
+    assert status == 200 and headers["Content-Security-Policy"].startswith("default-src 'self'")
+    configuration = json.loads(fetched(f"{served.url}config")[1])
+    assert configuration["analytics_enabled"] is False and "fonts.googleapis" not in page
+    assert not any(sheet.startswith("http") for sheet in configuration.get("stylesheets") or [])
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "http://example.com/", "https:/example.com/x", __file__])
+def test_no_file_of_the_machine_and_no_address_is_given_out(served, outside, path):
+    assert fetched(f"{served.url}gradio_api/file={path}")[0] in (403, 404)
+    assert outside == []
+
+
+@pytest.mark.parametrize("path", ["/etc/hostname", "http://127.0.0.1:9/x.wav", "https://example.com/x.wav"])
+def test_a_recording_that_was_not_uploaded_is_not_taken(served, outside, path):
+    configuration = json.loads(fetched(f"{served.url}config")[1])
+    [number] = [one["id"] for one in configuration["dependencies"] if one["targets"][0][1] == "change"]
+    recording = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    body = {"data": [recording], "fn_index": number, "session_hash": "hostile"}
+    status, answer, _ = fetched(f"{served.url}gradio_api/run/predict", json.dumps(body).encode())
+    assert status >= 400 or "error" in answer.lower(), answer
+    assert "kHz" not in answer and outside == []
+
+
+def test_files_above_the_limit_are_refused_while_they_arrive(served):
+    boundary = "x" * 20
+    head = f'--{boundary}\r\nContent-Disposition: form-data; name="files"; filename="a.wav"\r\n\r\n'
+    body = head.encode() + bytes(21_000_000) + f"\r\n--{boundary}--\r\n".encode()
+    request = Request(
+        f"{served.url}gradio_api/upload", body, {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+    )
+    with pytest.raises((HTTPError, OSError)):
+        urlopen(request, timeout=PATIENCE)
+    kept = [path for path in served.sessions.uploads.rglob("*") if path.is_file() and path.stat().st_size > 2e7]
+    assert kept == []
+
+
+def test_with_a_password_nothing_is_given_to_strangers(fake):
+    page = start(LoadedModel(fake, "fake"), Where(port=0, auth="anna:secret"))
+    try:
+        configuration = fetched(f"{page.url}config")
+        assert configuration[0] == 401 or "auth_required" in configuration[1]
+        [example] = list((page.sessions.root / "examples").glob("*birds*"))
+        assert fetched(f"{page.url}gradio_api/file={example}")[0] == 401
+        form = b"username=anna&password=wrong"
+        assert fetched_form(f"{page.url}login", form) == 400
+        assert fetched_form(f"{page.url}login", b"username=anna&password=secret") == 200
+    finally:
+        page.close()
+    assert not os.path.exists(page.sessions.root)
+
+
+def fetched_form(url: str, form: bytes) -> int:
+    """Status of the answer to a form."""
+    try:
+        with urlopen(Request(url, form), timeout=PATIENCE) as answer:
+            return answer.status
+    except HTTPError as error:
+        return error.code
