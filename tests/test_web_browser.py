@@ -36,6 +36,7 @@ PATIENCE = 120  # seconds: the machine may be busy
 FLAGS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update", "--window-size=1280,900"),
+    *("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),  # a microphone that beeps
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # there is no outside
 )
 
@@ -215,26 +216,69 @@ def test_several_sounds_a_sentence_and_what_is_refused(browser, served, recordin
     page.wait(lambda: "Understood: remove 'dog'" in page.text("#result"), "what was understood")
 
 
-def test_files_that_are_no_audio_are_refused_in_one_line(browser, served, tmp_path):
-    page = OnPage(browser, served.url)
-    page.describe("a dog")
-    for name, content, words in (
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
         ("song.wav", b"a text that was renamed", "cannot be read as audio"),
         ("empty.wav", b"", "is empty"),
-    ):
-        path = tmp_path / name
-        path.write_bytes(content)
-        page.upload(path, words)
-        page.separate(words)
-        assert "Traceback" not in page.text("body") and str(served.sessions.root) not in page.text("#status")
-        page.browser.refresh()
-        page = OnPage(browser, served.url)
-        page.describe("a dog")
+    ],
+)
+def test_files_that_are_no_audio_are_refused_in_one_line(browser, served, tmp_path, name, content, words):
+    path = tmp_path / name
+    path.write_bytes(content)
+    page = OnPage(browser, served.url)
+    page.describe("a dog")
+    page.upload(path, words)
+    page.separate(words)
+    assert "Traceback" not in page.text("body") and str(served.sessions.root) not in page.text("body")
 
 
-def test_cancel_stops_the_work_and_keeps_the_last_result(browser, served, fake, tmp_path, recording):
-    long = tmp_path / "long.wav"
-    soundfile.write(long, np.full(100 * 8000, 0.1), 8000, subtype="PCM_16")  # 30 s of work at least
+@pytest.mark.parametrize(
+    ("name", "size", "words"), [("notes.txt", 5, "Invalid file type"), ("big.wav", 20_100_000, "maximum")]
+)
+def test_other_kinds_of_files_and_those_above_the_limit_do_not_get_in(browser, served, tmp_path, name, size, words):
+    path = tmp_path / name
+    path.write_bytes(bytes(size))
+    page = OnPage(browser, served.url)
+    page.all("#recording input[type=file]")[0].send_keys(str(path))
+    page.wait(lambda: words in page.text("body"), f"{words!r} on the page")
+    assert not list(served.sessions.uploads.rglob(name))
+
+
+def test_a_microphone_gives_a_recording(browser, served):
+    page = OnPage(browser, served.url)
+
+    def press(name: str) -> None:
+        named = "return [...document.querySelectorAll('#recording button')].find(one => one.offsetParent && "
+        named += f"(one.ariaLabel || one.innerText.trim()) === '{name}')"
+        page.wait(lambda: browser.execute_script(named), f"the button {name}").click()
+
+    press("Record audio")
+    press("Record")
+    time.sleep(1.0)
+    press("Stop")
+    page.wait(lambda: "seconds" in page.text("#about"), "what was recorded")
+    page.describe("a dog")
+    page.separate("Done")
+
+
+@pytest.fixture
+def long(tmp_path) -> Path:
+    """100 seconds, half a minute of work for a query that is slow."""
+    path = tmp_path / "long.wav"
+    soundfile.write(path, np.full(100 * 8000, 0.1), 8000, subtype="PCM_16")
+    return path
+
+
+def assert_idle(fake: Slow, before: int) -> None:
+    """The separator is not asked any more, long before the 100 windows after `before` are done."""
+    time.sleep(1.0)
+    seen = len(fake.seen)
+    time.sleep(1.5)
+    assert len(fake.seen) == seen < before + 100
+
+
+def test_cancel_stops_the_work_and_keeps_the_last_result(browser, served, fake, long, recording):
     page = OnPage(browser, served.url)
     page.upload(recording)
     page.describe("a dog")
@@ -248,20 +292,18 @@ def test_cancel_stops_the_work_and_keeps_the_last_result(browser, served, fake, 
     page.wait(lambda: len(fake.seen) > before + 1, "the work to begin")
     page.click("#cancel")
     page.wait(lambda: "Cancelled" in page.text("#status"), "the cancellation")
-    time.sleep(1.0)
-    seen = len(fake.seen)
-    time.sleep(1.5)
-    assert len(fake.seen) == seen < before + 100
+    assert_idle(fake, before)
     assert page.titles()[1] == "a dog"
     page.describe("rain")
     page.separate("Done")
     page.wait(lambda: page.titles()[1] == "rain", "the result of the next run")
 
 
-def test_two_users_at_once_each_get_their_own_and_closing_a_page_removes_its_files(browser, served, recording):
+def test_two_users_at_once_each_get_their_own_result(browser, served, recording):
     first = OnPage(browser, served.url)
     browser.switch_to.new_window("tab")
     second = OnPage(browser, served.url)
+    first.wait(lambda: not results(served), "the files of earlier pages to go")
     for page, sound in ((first, "slow dog"), (second, "rain")):
         browser.switch_to.window(page.tab)
         page.upload(recording)
@@ -271,12 +313,31 @@ def test_two_users_at_once_each_get_their_own_and_closing_a_page_removes_its_fil
         browser.switch_to.window(page.tab)
         page.wait(lambda page=page: "Done" in page.text("#status"), "the result")
         page.wait(lambda page=page, sound=sound: page.titles()[1] == sound, "the right result")
-    files = set(served.sessions.results.iterdir())
     browser.switch_to.window(second.tab)
     browser.close()
     browser.switch_to.window(first.tab)
-    first.wait(lambda: len(files & set(served.sessions.results.iterdir())) < len(files), "the files to go")
-    assert any(path.exists() for path in files)
+    first.wait(lambda: len(results(served)) == 1, "the files of the closed page to go")
+
+
+def test_closing_a_page_in_mid_run_stops_it_and_removes_its_files(browser, served, fake, long):
+    first = OnPage(browser, served.url)
+    browser.switch_to.new_window("tab")
+    second = OnPage(browser, served.url)
+    second.wait(lambda: not results(served), "the files of earlier pages to go")
+    second.upload(long, "100.0 seconds")
+    second.describe("slow dog")
+    before = len(fake.seen)
+    second.click("#run")
+    second.wait(lambda: len(fake.seen) > before, "the work to begin")
+    browser.close()
+    browser.switch_to.window(first.tab)
+    first.wait(lambda: not results(served) and not list(served.sessions.uploads.rglob("long.wav")), "the files to go")
+    assert_idle(fake, before)
+
+
+def results(served: Served) -> list[Path]:
+    """The folders of results that are there."""
+    return list(served.sessions.results.iterdir())
 
 
 def test_an_example_with_the_shipped_model(browser):

@@ -137,7 +137,8 @@ def build(page: Page) -> gr.Blocks:
 
         recording.change(page.look, recording, about, queue=False, show_progress="hidden")
         inputs = [recording, *controls.inputs()]
-        running = run.click(work, inputs, [status, result], show_progress_on=[status])
+        starts = [run.click, *(text.submit for text in controls.texts)]
+        running = gr.on(starts, work, inputs, [status, result], show_progress_on=[status])
         cancel.click(page.cancel, None, status, cancels=[running], queue=False, show_progress="hidden")
         for button, example in zip(buttons, page.examples, strict=True):
             button.click(
@@ -184,6 +185,7 @@ class Controls:
     texts: list[gr.Textbox]
     gains: list[gr.Slider]
     shown: gr.State  # how many rows can be seen
+    add: gr.Button
 
     def inputs(self) -> list[Any]:
         """In the order in which `Page.run` takes them."""
@@ -191,14 +193,27 @@ class Controls:
 
     def fillable(self) -> list[Any]:
         """What an example sets, beside the recording."""
-        return [self.sentence, self.rest, self.shown, *self.rows, *self.texts, *self.gains]
+        return [self.sentence, self.rest, *self.row_outputs(), *self.texts, *self.gains]
+
+    def row_outputs(self) -> list[Any]:
+        """What `seen` is for."""
+        return [self.shown, self.add, *self.rows]
+
+    def seen(self, count: int) -> list[Any]:
+        """`count` rows, at most all, and the button for another one where there is one."""
+        most = len(self.rows)
+        count = min(count, most)
+        return [
+            count,
+            gr.update(interactive=count < most),
+            *(gr.update(visible=index < count) for index in range(most)),
+        ]
 
     def filled(self, example: Example) -> list[Any]:
         """The values of an example, the recording first."""
-        rows = [gr.update(visible=index == 0) for index in range(len(self.rows))]
         empty = len(self.rows) - 1
         texts, gains = [example.sound, *[""] * empty], [example.gain, *[REMOVED] * empty]
-        return [str(example.path), example.sentence, 0, 1, *rows, *texts, *gains]
+        return [str(example.path), example.sentence, 0, *self.seen(1), *texts, *gains]
 
 
 def wishes_column(page: Page) -> Controls:
@@ -208,7 +223,9 @@ def wishes_column(page: Page) -> Controls:
     with gr.Tabs():
         with gr.Tab("Sounds", id=SOUNDS) as sounds_tab:
             gr.HTML(f'<p class="small">{REMOVED:g} dB removes a sound, 0 leaves it as it is.</p>')
-            rows, texts, gains, shown = sound_rows(page)
+            rows, texts, gains = sound_rows(page)
+            shown = gr.State(1)
+            add = gr.Button(f"Add a sound (up to {len(rows)})", size="sm", elem_id="add")
             rest = gr.Slider(REMOVED, LOUDEST, 0, step=1, label="Everything else: change in dB", elem_id="rest")
         with gr.Tab("One sentence", id=SENTENCE) as sentence_tab:
             sentence = gr.Textbox(
@@ -226,11 +243,15 @@ def wishes_column(page: Page) -> Controls:
         usual = page.model.separator.defaults.steps or 1
         steps = gr.Slider(1, max(MOST_STEPS, usual), usual, step=1, label="Steps", info="More take longer.")
         seed = gr.Number(0, label="Seed", precision=0, minimum=0, info="Another seed, another try.")
-    return Controls(mode, sentence, rest, steps, seed, rows, texts, gains, shown)
+    controls = Controls(mode, sentence, rest, steps, seed, rows, texts, gains, shown, add)
+    add.click(
+        lambda count: controls.seen(count + 1), shown, controls.row_outputs(), queue=False, show_progress="hidden"
+    )
+    return controls
 
 
-def sound_rows(page: Page) -> tuple[list[gr.Row], list[gr.Textbox], list[gr.Slider], gr.State]:
-    """As many descriptions with sliders as are allowed, of which the first is seen, and the button for the next."""
+def sound_rows(page: Page) -> tuple[list[gr.Row], list[gr.Textbox], list[gr.Slider]]:
+    """As many descriptions with sliders as are allowed, of which the first is seen."""
     rows, texts, gains = [], [], []
     for index in range(page.limits.sounds):
         with gr.Row(visible=index == 0, equal_height=True) as row:
@@ -258,15 +279,7 @@ def sound_rows(page: Page) -> tuple[list[gr.Row], list[gr.Textbox], list[gr.Slid
                 )
             )
         rows.append(row)
-    shown = gr.State(1)
-    add = gr.Button(f"Add a sound (up to {len(rows)})", size="sm", elem_id="add")
-
-    def one_more(count: int) -> list[Any]:
-        count = min(count + 1, len(rows))
-        return [count, *(gr.update(visible=index < count) for index in range(len(rows)))]
-
-    add.click(one_more, shown, [shown, *rows], queue=False, show_progress="hidden")
-    return rows, texts, gains, shown
+    return rows, texts, gains
 
 
 def asset(name: str) -> str:

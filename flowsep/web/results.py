@@ -153,7 +153,7 @@ def describe(order: Order, document: dict[str, Any], job: MixJob) -> list[tuple[
     return [
         ("mixture", job.source.name, "as it was"),
         *sounds,
-        ("residual", "Everything else", "the recording without the sounds above"),
+        ("residual", "Everything else", "all that was not described"),
         ("remix", "Your remix", "; ".join(changes)),
     ]
 
