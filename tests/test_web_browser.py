@@ -1,23 +1,19 @@
-"""The page in a real browser, headless Chromium, and what its server gives to whoever asks.
+"""The page in a real browser, headless Chromium.
 
-Needs gradio and selenium (extra `dev`); the tests that drive a browser are skipped where there is none. On Debian:
-apt-get install chromium chromium-driver.
+Needs gradio and selenium (extra `dev`). Without a browser the tests are skipped; on Debian: apt-get install chromium
+chromium-driver.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import socket
 import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
 from urllib.parse import urlsplit
-from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
@@ -32,7 +28,7 @@ gradio = pytest.importorskip("gradio", reason="needs gradio: pip install 'flowse
 webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install selenium")
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-PATIENCE = 120  # seconds: the machine may be busy
+PATIENCE = 300  # seconds: the machine may be busy
 FLAGS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update", "--window-size=1280,900"),
@@ -55,21 +51,6 @@ class Slow(FakeSeparator):
 @pytest.fixture(scope="module")
 def fake() -> Slow:
     return Slow()
-
-
-@pytest.fixture(scope="module")
-def outside() -> Iterator[list[Any]]:
-    """Addresses other than this machine that this process, and so the server in it, connects to."""
-    found, real = [], socket.socket.connect
-
-    def connect(self: socket.socket, address: Any) -> Any:
-        if self.family != socket.AF_UNIX and address[0] not in ("127.0.0.1", "::1", "localhost"):
-            found.append(address)
-        return real(self, address)
-
-    socket.socket.connect = connect
-    yield found
-    socket.socket.connect = real
 
 
 @pytest.fixture(scope="module")
@@ -161,9 +142,6 @@ def recording(tmp_path) -> Path:
     path = tmp_path / "two seconds ☂.wav"
     soundfile.write(path, tone(2.0, 48000, channels=2).T.numpy(), 48000, subtype="PCM_16")
     return path
-
-
-# In the browser
 
 
 def test_upload_separate_hear_and_download_without_a_request_to_anywhere_else(
@@ -355,77 +333,3 @@ def test_an_example_with_the_shipped_model(browser):
     finally:
         page.close()
     assert not page.sessions.root.exists()
-
-
-# Without one
-
-
-def fetched(url: str, data: bytes | None = None) -> tuple[int, str, Any]:
-    """Status, text and headers of an answer."""
-    try:
-        with urlopen(Request(url, data, {"Content-Type": "application/json"}), timeout=PATIENCE) as answer:
-            return answer.status, answer.read().decode(errors="replace"), answer.headers
-    except HTTPError as error:
-        return error.code, error.read().decode(errors="replace"), error.headers
-
-
-def test_the_page_names_no_other_host_and_forbids_the_browser_to_ask_one(served):
-    status, page, headers = fetched(served.url)
-    assert status == 200 and headers["Content-Security-Policy"].startswith("default-src 'self'")
-    configuration = json.loads(fetched(f"{served.url}config")[1])
-    assert configuration["analytics_enabled"] is False and "fonts.googleapis" not in page
-    assert not any(sheet.startswith("http") for sheet in configuration.get("stylesheets") or [])
-
-
-@pytest.mark.parametrize("path", ["/etc/passwd", "http://example.com/", "https:/example.com/x", __file__])
-def test_no_file_of_the_machine_and_no_address_is_given_out(served, outside, path):
-    assert fetched(f"{served.url}gradio_api/file={path}")[0] in (403, 404)
-    assert outside == []
-
-
-@pytest.mark.parametrize("path", ["/etc/hostname", "http://127.0.0.1:9/x.wav", "https://example.com/x.wav"])
-def test_a_recording_that_was_not_uploaded_is_not_taken(served, outside, path):
-    configuration = json.loads(fetched(f"{served.url}config")[1])
-    [number] = [one["id"] for one in configuration["dependencies"] if one["targets"][0][1] == "change"]
-    recording = {"path": path, "meta": {"_type": "gradio.FileData"}}
-    body = {"data": [recording], "fn_index": number, "session_hash": "hostile"}
-    status, answer, _ = fetched(f"{served.url}gradio_api/run/predict", json.dumps(body).encode())
-    assert status >= 400 or "error" in answer.lower(), answer
-    assert "kHz" not in answer and outside == []
-
-
-def test_files_above_the_limit_are_refused_while_they_arrive(served):
-    boundary = "x" * 20
-    head = f'--{boundary}\r\nContent-Disposition: form-data; name="files"; filename="a.wav"\r\n\r\n'
-    body = head.encode() + bytes(21_000_000) + f"\r\n--{boundary}--\r\n".encode()
-    request = Request(
-        f"{served.url}gradio_api/upload", body, {"Content-Type": f"multipart/form-data; boundary={boundary}"}
-    )
-    with pytest.raises((HTTPError, OSError)):
-        urlopen(request, timeout=PATIENCE)
-    kept = [path for path in served.sessions.uploads.rglob("*") if path.is_file() and path.stat().st_size > 2e7]
-    assert kept == []
-
-
-def test_with_a_password_nothing_is_given_to_strangers(fake):
-    page = start(LoadedModel(fake, "fake"), Where(port=0, auth="anna:secret"))
-    try:
-        configuration = fetched(f"{page.url}config")
-        assert configuration[0] == 401 or "auth_required" in configuration[1]
-        [example] = list((page.sessions.root / "examples").glob("*birds*"))
-        assert fetched(f"{page.url}gradio_api/file={example}")[0] == 401
-        form = b"username=anna&password=wrong"
-        assert fetched_form(f"{page.url}login", form) == 400
-        assert fetched_form(f"{page.url}login", b"username=anna&password=secret") == 200
-    finally:
-        page.close()
-    assert not os.path.exists(page.sessions.root)
-
-
-def fetched_form(url: str, form: bytes) -> int:
-    """Status of the answer to a form."""
-    try:
-        with urlopen(Request(url, form), timeout=PATIENCE) as answer:
-            return answer.status
-    except HTTPError as error:
-        return error.code

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from flowsep.audio import write_audio
 from flowsep.demo import SAMPLE_RATE, build_example
+from flowsep.naming import slug
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Example:
 # Title, the two kinds of sound, which of them is meant, its gain in dB, and a sentence.
 EXAMPLES = (
     ("Birds and an engine", ("chirping_birds", "car_engine"), 1, -60.0, "remove the car engine"),
-    ("Whistling in the rain", ("whistling", "rain"), 0, 6.0, "keep only the whistling"),
+    ("Whistling in the rain", ("whistling", "rain"), 1, -12.0, "keep only the whistling"),
     ("Siren and an engine", ("siren", "car_engine"), 0, -12.0, "turn the siren down by 12 dB"),
 )
 
@@ -34,7 +35,7 @@ def render_examples(folder: Path) -> list[Example]:
     found = []
     for title, kinds, which, gain, sentence in EXAMPLES:
         mixed = build_example(kinds=kinds)
-        path = folder / f"{'-and-'.join(kinds).replace('_', '-')}.wav"
+        path = folder / f"{slug(title)}.wav"
         write_audio(path, mixed.mixture, SAMPLE_RATE, subtype="PCM_16")
         found.append(Example(title, path, list(mixed.parts)[which], gain, sentence))
     return found
