@@ -62,15 +62,15 @@ class DemoReport:
     figures: list[Path]
 
 
-def build_example(seed: int = 0) -> Example:
-    """Two sounds at 0 dB SNR, 8 s; the same `seed` (0..499999) gives the same samples."""
+def build_example(seed: int = 0, kinds: tuple[str, str] = KINDS) -> Example:
+    """Two kinds of `SYNTH_KINDS` at 0 dB SNR, 8 s; the same `seed` (0..499999) gives the same samples."""
     seeds = [DEMO_SEEDS.start + len(KINDS) * seed + index for index in range(len(KINDS))]
     if seed < 0 or seeds[-1] not in DEMO_SEEDS:
         raise UsageError(f"the demo's seed must be 0 to {len(DEMO_SEEDS) // len(KINDS) - 1}, not {seed}")
-    first, second = (synthesise(kind, SECONDS, one, SAMPLE_RATE) for kind, one in zip(KINDS, seeds, strict=True))
+    first, second = (synthesise(kind, SECONDS, one, SAMPLE_RATE) for kind, one in zip(kinds, seeds, strict=True))
     mixture, second = mix_at_snr(first, second, snr_db=0.0)
     mixture, *parts = (torch.from_numpy(part)[None] for part in limit_together(mixture, first, second))
-    return Example(mixture, dict(zip((SYNTH_KINDS[kind].captions[0] for kind in KINDS), parts, strict=True)))
+    return Example(mixture, dict(zip((SYNTH_KINDS[kind].captions[0] for kind in kinds), parts, strict=True)))
 
 
 def run_demo(

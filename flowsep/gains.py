@@ -100,6 +100,12 @@ def in_words(gain: float) -> str:
     return f"{'minus ' if gain < 0 else 'plus ' if gain > 0 else ''}{abs(gain):g}"
 
 
+def gains_in_words(verb: str, rest: float, gains: Mapping[str, float]) -> str:
+    """What a remix is named after: its verb and every gain that is asked for."""
+    names = [*gains.items(), *([("rest", rest)] if rest != 0 else [])]
+    return " ".join([verb, *(f"{text} {in_words(value)}" for text, value in names)])
+
+
 def shown(text: str) -> str:
     """A text in quotes, cut to 40 characters, for a message."""
     return repr(text if len(text) <= 40 else f"{text[:40]}...")

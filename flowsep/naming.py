@@ -84,6 +84,7 @@ class MixJob:
     format: str = "wav"
     video: Path | None = None
     instruction: dict[str, Any] | None = None  # of edit, as JSON has it: the sentence and what was understood
+    parts: tuple[Path, ...] = ()  # one per gain, as it was in the recording, and the rest last; or none at all
 
     @property
     def texts(self) -> list[str]:
@@ -97,7 +98,7 @@ class MixJob:
 
     def paths(self) -> list[Path]:
         """All files, in the order in which they are named to the user."""
-        return [path for path in (self.output, self.video, self.sidecar) if path is not None]
+        return [path for path in (self.output, *self.parts, self.video, self.sidecar) if path is not None]
 
 
 class Job(Protocol):
@@ -202,16 +203,19 @@ def plan_mixes(
     name_of: Callable[[Mapping[str, float]], str],
     naming: Naming,
     video: bool = False,
+    parts: bool = False,
 ) -> list[MixJob]:
     """One job per source: {stem}.{slug of what is done}.{format} and .json; stems as `plan_outputs` has them.
 
-    `name_of` gives that name from the gains of a source.
+    `name_of` gives that name from the gains of a source. With `parts`, the described sounds and the rest as they were
+    are written, too: {slug of what is done}.{slug of the sound}.{format}.
     """
     jobs = []
     for number, (source, stem) in enumerate(zip(sources, stems(sources), strict=True), start=1):
         wanted = dict(source.gains or gains)
         base = naming.base(source, stem, slug(name_of(wanted)), number)
         format = output_format(source.path, naming.format, naming.clip)
+        shares = numbered([*map(slug, wanted), "rest"]) if parts else []
         jobs.append(
             MixJob(
                 source=source.path,
@@ -221,6 +225,7 @@ def plan_mixes(
                 sidecar=with_ending(base, "json"),
                 format=format,
                 video=with_ending(base, video_suffix(source.path)) if video else None,
+                parts=tuple(with_ending(base, f"{name}.{format}") for name in shares),
             )
         )
     return jobs

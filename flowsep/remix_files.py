@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 from flowsep.atomic import atomic_outputs
@@ -21,7 +22,7 @@ from flowsep.files import (
 )
 from flowsep.naming import MixJob
 from flowsep.outputs import OutputFile, finish_together
-from flowsep.remixing import RemixStream, remix_stream
+from flowsep.remixing import RemixBlock, RemixStream, remix_stream
 from flowsep.requests import finite, mix_request
 from flowsep.settings import FileSettings
 from flowsep.windows import Progress
@@ -38,9 +39,10 @@ def remix_file(
     progress: Progress | None = None,
     facts: Facts | None = None,
 ) -> dict[str, Any]:
-    """Remix (or, with the verb remove, relieve of sounds) a file and write output and sidecar together.
+    """Remix (or, with the verb remove, relieve of sounds) a file and write outputs and sidecar together.
 
-    `rest` is the gain in dB of what the job's gains do not name. Returns the sidecar document. Errors as
+    `rest` is the gain in dB of what the job's gains do not name. Where the job names files for them, the parts as they
+    were in the recording and the rest are written, too, and add up to it. Returns the sidecar document. Errors as
     `remix_stream` and `flowsep.atomic.atomic_outputs`.
     """
     clock = time.perf_counter()
@@ -53,26 +55,26 @@ def remix_file(
     about = (recording.sample_rate, recording.channels, encoding, settings.clip, model.separator.mel.fmax)
     with (
         atomic_outputs(job.folder, job.paths(), overwrite) as staging,
-        closing(OutputFile(staging / job.output.name, job.output, verb, *about)) as output,
+        closing(MixOutputs(staging, job, verb, *about)) as outputs,
     ):
-        for _, remixed in stream:
-            output.add(remixed)
-        finish_together([output])
+        for block in stream.blocks():
+            outputs.add(block)
+        outputs.finish()
         if job.video is not None:
             from flowsep.media import replace_audio
 
-            replace_audio(recording, output.temporary, staging / job.video.name)
+            replace_audio(recording, outputs.remix.temporary, staging / job.video.name)
         account = stream.account
         document = {
             "schema_version": SCHEMA_VERSION,
             "input": describe_input(recording, facts),
             verb: describe_gains(stream, job.gains),
             **({"instruction": job.instruction} if job.instruction is not None else {}),
-            "outputs": [output.describe()],
+            "outputs": outputs.describe(),
             "video": str(job.video) if job.video is not None else None,
             "sidecar": str(job.sidecar),
             "params": {
-                **describe_params(model, settings, account, sum(account.nfe), output),
+                **describe_params(model, settings, account, sum(account.nfe), outputs.remix),
                 "masks": "model" if account.own_masks else "level ratio",
             },
             "scores": {"sum_error_db": stream.sum_error_db()},
@@ -83,6 +85,45 @@ def remix_file(
         }
         write_sidecar(staging / job.sidecar.name, document)
     return document
+
+
+class MixOutputs:
+    """The files of one remix while they are written: the remix and, where asked for, the parts and the rest."""
+
+    def __init__(self, staging: Path, job: MixJob, verb: str, *about: Any) -> None:
+        self.texts = list(job.gains)
+        self.remix = OutputFile(staging / job.output.name, job.output, verb, *about)
+        roles = [*("part" for _ in job.parts[1:]), "rest"]
+        self.parts = [
+            OutputFile(staging / path.name, path, role, *about) for path, role in zip(job.parts, roles, strict=False)
+        ]
+
+    def add(self, block: RemixBlock) -> None:
+        """Write the next stretch. The rest is what the written parts leave, so that the files add up."""
+        self.remix.add(block.remix)
+        if self.parts:
+            left = block.mixture
+            for file, part in zip(self.parts, block.parts, strict=False):
+                left = left - file.add(part)
+            self.parts[-1].add(left)
+
+    def finish(self) -> None:
+        """Complete the files; a scaled remix does not scale the parts."""
+        finish_together([self.remix])
+        if self.parts:
+            finish_together(self.parts)
+
+    def close(self) -> None:
+        """Let go of the files, whatever state they are in."""
+        for file in (self.remix, *self.parts):
+            file.close()
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Their entries in the sidecar, the remix first."""
+        parts = [
+            {**file.describe(), "query": text} for file, text in zip(self.parts, [*self.texts, None], strict=False)
+        ]
+        return [self.remix.describe(), *parts]
 
 
 def describe_gains(stream: RemixStream, gains: dict[str, float]) -> dict[str, Any]:

@@ -114,9 +114,21 @@ def remix_stream(
     return RemixStream(stream, list(gains.values()), rest)
 
 
+@dataclass(frozen=True)
+class RemixBlock:
+    """The next stretch: parts[q] is the share of description q in it, and mixture - parts.sum(0) the rest."""
+
+    mixture: Tensor  # (C, n)
+    parts: Tensor  # (Q, C, n)
+    remix: Tensor  # (C, n)
+
+
 @dataclass
 class RemixStream:
-    """Iterate once for pairs of the recording (C, n) and its remix (C, n); the figures are complete after that."""
+    """Iterate once for pairs of the recording (C, n) and its remix (C, n); the figures are complete after that.
+
+    `blocks` gives the parts, too.
+    """
 
     stream: SeparationStream
     gains: list[float]  # dB by query
@@ -126,6 +138,10 @@ class RemixStream:
     error: float = 0.0  # energy of parts + rest - recording
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return ((block.mixture, block.remix) for block in self.blocks())
+
+    def blocks(self) -> Iterator[RemixBlock]:
+        """The stretches of the recording with their parts and their remix, one after another; once."""
         others = amplitude(self.rest)
         self.energies = [0.0] * (len(self.gains) + 2)
         for block in self.stream:
@@ -135,7 +151,7 @@ class RemixStream:
                 if amplitude(gain) != others:
                     result.add_(part, alpha=amplitude(gain) - others)
             self.measure(block.mixture, block.targets, total)
-            yield block.mixture, result
+            yield RemixBlock(block.mixture, block.targets, result)
 
     def measure(self, mixture: Tensor, parts: Tensor, total: Tensor) -> None:
         """Add up the energies of one block: mixture and total (C, n), parts (Q, C, n)."""

@@ -137,5 +137,7 @@ def made_again(
     gains = {text: MUTE if gain is None else gain for text, gain in request["gains"].items()}
     rest = MUTE if request["rest"] is None else request["rest"]
     paths = (named[request["verb"]], sidecar, request["format"], extra["video"])
-    job = MixJob(replay.source, folder, gains, *paths, instruction=request.get("instruction"))
+    roles = ((output["role"], folder / Path(output["path"]).name) for output in document["outputs"])
+    parts = tuple(path for role, path in roles if role in ("part", "rest"))
+    job = MixJob(replay.source, folder, gains, *paths, instruction=request.get("instruction"), parts=parts)
     return remix_file(loaded, job, recording, request["verb"], rest, replay.settings, overwrite, progress)

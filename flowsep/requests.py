@@ -27,6 +27,8 @@ def mix_request(job: MixJob, verb: str, rest: float, settings: FileSettings) -> 
     about = {"verb": verb, "gains": gains, "rest": finite(rest), "video": job.video is not None}
     if job.instruction is not None:
         about["instruction"] = job.instruction
+    if job.parts:
+        about["parts"] = True
     return plain(about, job.format, settings)
 
 

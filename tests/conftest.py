@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import soundfile
@@ -30,3 +33,18 @@ def mixture(tmp_path) -> Path:
     path = tmp_path / "mix.v2.wav"
     soundfile.write(path, tone(2.5, 44100, channels=2).T.numpy(), 44100, subtype="PCM_24")
     return path
+
+
+@pytest.fixture(scope="module")
+def outside() -> Iterator[list[Any]]:
+    """Addresses other than this machine that this process, and so the server in it, connects to."""
+    found, real = [], socket.socket.connect
+
+    def connect(self: socket.socket, address: Any) -> Any:
+        if self.family != socket.AF_UNIX and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            found.append(address)
+        return real(self, address)
+
+    socket.socket.connect = connect
+    yield found
+    socket.socket.connect = real

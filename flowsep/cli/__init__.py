@@ -23,6 +23,7 @@ COMMANDS = {
     "remix": ("flowsep.cli.remix:remix", "Turn described sounds up, down or away."),
     "edit": ("flowsep.cli.edit:edit", "Change recordings as an English sentence says."),
     "segments": ("flowsep.cli.segments:segments", "Say when a described sound is active."),
+    "web": ("flowsep.cli.web:web", "Open a page in the browser that does all this."),
     "replay": ("flowsep.cli.replay:replay", "Make an output again from its JSON file, bit for bit."),
     "demo": ("flowsep.cli.demo:demo", "Build an example mixture, separate it, and show what comes out."),
     "doctor": ("flowsep.cli.doctor:doctor", "Say what is installed, what works and what is in the way."),

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from flowsep.cli import options as flags
-from flowsep.cli.remix import run_mixes
+from flowsep.cli.remix import Parts, run_mixes
 
 
 @flags.spread
@@ -27,6 +27,7 @@ def edit(
         str | None,
         typer.Option(metavar="MODEL", help="Have a chat model read it: a folder, or a hub id. [default: rules]"),
     ] = None,
+    parts: Parts = False,
 ) -> None:
     """Change recordings as an English sentence says.
 
@@ -49,4 +50,4 @@ def edit(
     groups = (sampling, stretch, running, files)
     gains, rest = understood.gains(), understood.rest
     document = understood.document() | ({} if llm is None else {"read_by": llm})
-    run_mixes("edit", groups, mix, gains, rest, None, bool(context.obj), document)
+    run_mixes("edit", groups, mix, gains, rest, None, bool(context.obj), document, parts)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from operator import attrgetter
 from typing import Annotated, Any
 
@@ -12,9 +12,13 @@ import typer
 from flowsep.cli import options as flags
 from flowsep.cli.batch import Batch
 from flowsep.collect import check_video, collect, need_queries
-from flowsep.gains import MUTE, check_gains, in_words, parse_decibels, parse_gains
+from flowsep.gains import MUTE, check_gains, gains_in_words, parse_decibels, parse_gains
 from flowsep.naming import MixJob, plan_mixes
 from flowsep.requests import mix_request
+
+Parts = Annotated[
+    bool, typer.Option("--parts", help="Also write each sound as it was, and the rest; they add up to the input.")
+]
 
 
 @flags.spread
@@ -30,6 +34,7 @@ def remix(
         typer.Option(metavar="TEXT=DB", help='"dog barking=-12", "speech=+3" or "hum=mute". Repeat it.'),
     ] = None,
     rest: Annotated[str, typer.Option(metavar="DB", help="Gain of all else in dB, or mute.")] = "0",
+    parts: Parts = False,
 ) -> None:
     """Turn described sounds up, down or away.
 
@@ -38,7 +43,7 @@ def remix(
     depth of the input. Paths go to stdout, all else to stderr.
     """
     gains, others = parse_gains(gain or []), parse_decibels(rest, "--rest")
-    run_mixes("remix", (sampling, stretch, running, files), mix, gains, others, None, bool(context.obj))
+    run_mixes("remix", (sampling, stretch, running, files), mix, gains, others, None, bool(context.obj), parts=parts)
 
 
 def run_mixes(
@@ -50,16 +55,12 @@ def run_mixes(
     name_of: Any,
     verbose: bool,
     instruction: dict[str, Any] | None = None,
+    parts: bool = False,
 ) -> None:
     """Check the flags of the four groups, plan {stem}.{name} for every source, and remix them or remove sounds.
 
     `name_of` None names outputs after the verb and every gain. An `instruction` holds for all rows of a manifest.
     """
-
-    def gains_in_words(wanted: Mapping[str, float]) -> str:
-        names = [*wanted.items(), *([("rest", rest)] if rest != 0 else [])]
-        return " ".join([verb, *(f"{text} {in_words(value)}" for text, value in names)])
-
     sampling, stretch, running, files = groups
     running.check()
     settings = flags.file_settings(sampling, stretch, running, files)
@@ -72,9 +73,9 @@ def run_mixes(
     need_queries(sources, gains, attrgetter("gains"), "--text" if verb == "remove" else "--gain")
     if files.video:
         check_video(sources, settings.start > 0 or settings.end is not None)
+    name_of = name_of or partial(gains_in_words, verb, rest)
     jobs = [
-        replace(job, instruction=instruction)
-        for job in plan_mixes(sources, gains, name_of or gains_in_words, naming, files.video)
+        replace(job, instruction=instruction) for job in plan_mixes(sources, gains, name_of, naming, files.video, parts)
     ]
     for job in jobs:
         check_gains(job.gains, rest)
