@@ -42,6 +42,16 @@ class FrameEncoder(Protocol):
         ...
 
 
+def load_encoder(name: str, device: str = "cpu") -> TextAudioEncoder:
+    """The encoder of "proxy" (the shipped one), "proxy:FOLDER" or "clap:FOLDER"; ModelError where it cannot be had."""
+    kind, _, folder = name.partition(":")
+    if kind == "clap":
+        return ClapEncoder.from_pretrained(folder, device)
+    from flowsep.proxy.encoder import DEFAULT, load_proxy
+
+    return load_proxy(folder or DEFAULT, device)
+
+
 class ClapEncoder:
     """CLAP by transformers' ClapModel (Wu et al., 2023).
 

@@ -1,4 +1,4 @@
-"""The text-audio encoder that `flowsep train clap` makes, and its training items: plain settings, for `flowsep.config`."""
+"""The text-audio encoder of `flowsep train clap`, and its training items: plain settings, for `flowsep.config`."""
 
 from __future__ import annotations
 
