@@ -13,7 +13,8 @@ from flowsep.protocol import CANDIDATE_SCORES, ENCODER_SCORES, RENDERINGS, Sampl
 
 METHODS = {"flow": SOLVER_NAMES, "diffusion": diffusion.SOLVER_NAMES}  # how a model samples, and its solvers
 ALL_SOLVERS = tuple(name for names in METHODS.values() for name in names)
-SCORE_HELP = f"{', '.join(CANDIDATE_SCORES)}, {', '.join(f'{name}FOLDER' for name in ENCODER_SCORES)}"
+ENCODER_HELP = ", ".join(["proxy", *(f"{name}FOLDER" for name in ENCODER_SCORES)])
+SCORE_HELP = ", ".join([*CANDIDATE_SCORES, *(f"{name}FOLDER" for name in ENCODER_SCORES)])
 SOLVER_HELP = f"{', '.join(SOLVER_NAMES)}; of a diffusion model {', '.join(diffusion.SOLVER_NAMES)}"
 
 
@@ -44,11 +45,17 @@ def check_choice(name: str, value: str | None, known: Sequence[str]) -> None:
 
 def check_candidate_score(name: str) -> None:
     """UsageError for a score that does not exist, and for an encoder's without its folder."""
+    if name not in CANDIDATE_SCORES:
+        check_encoder(name, f"candidate score {name!r}; choose from {SCORE_HELP}")
+
+
+def check_encoder(name: str, words: str | None = None) -> None:
+    """UsageError for what is neither "proxy" nor a kind of encoder with its folder."""
     kind = next((one for one in ENCODER_SCORES if name.startswith(one)), None)
-    if kind is None and name not in CANDIDATE_SCORES:
-        raise UsageError(f"unknown candidate score {name!r}; choose from {SCORE_HELP}")
+    if kind is None and name != "proxy":
+        raise UsageError(f"unknown {words or f'encoder {name!r}; choose from {ENCODER_HELP}'}")
     if kind is not None and not name.removeprefix(kind).strip():
-        raise UsageError(f"the candidate score {name!r} names no folder; write {kind}FOLDER")
+        raise UsageError(f"{name!r} names no folder; write {kind}FOLDER")
 
 
 def check_guidance(options: SampleOptions) -> None:

@@ -29,6 +29,7 @@ COMMANDS = {
     "convert": ("flowsep.cli.convert:app", "Turn an official checkpoint into a model folder."),
     "train": ("flowsep.cli.train:app", "Train a model, stage by stage."),
     "evaluate": ("flowsep.cli.evaluate:evaluate", "Measure a model on a list of mixtures."),
+    "retrieval": ("flowsep.cli.retrieval:retrieval", "Measure whether a text-audio encoder finds described clips."),
     "recipe": ("flowsep.cli.recipe:recipe", "Draw a fixed list of mixtures for evaluate."),
     "calibrate": ("flowsep.cli.calibrate:calibrate", "Fit a model's probability that a described sound is there."),
     "models": ("flowsep.cli.models:models", "List every separator and what it needs."),

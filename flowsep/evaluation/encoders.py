@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ class TextAudioEncoder(Protocol):
         ...
 
 
+@runtime_checkable
 class FrameEncoder(Protocol):
     """Embeddings of the pieces of a sound, for Frechet distances: VGGish gives one per 0.96 s, Cnn14 one per clip."""
 
@@ -42,6 +43,17 @@ class FrameEncoder(Protocol):
         ...
 
 
+class Tagger(Protocol):
+    """A classifier of sounds: PANNs' Cnn14 gives 527 probabilities, PaSST logits."""
+
+    name: str
+    sample_rate: int  # Hz
+
+    def logits(self, audio: Tensor) -> Tensor:
+        """Audio (B, T) at `sample_rate` -> (B, classes), before the softmax."""
+        ...
+
+
 def load_encoder(name: str, device: str = "cpu") -> TextAudioEncoder:
     """The encoder of "proxy" (the shipped one), "proxy:FOLDER" or "clap:FOLDER"; ModelError where it cannot be had."""
     kind, _, folder = name.partition(":")
@@ -50,6 +62,13 @@ def load_encoder(name: str, device: str = "cpu") -> TextAudioEncoder:
     from flowsep.proxy.encoder import DEFAULT, load_proxy
 
     return load_proxy(folder or DEFAULT, device)
+
+
+def shipped_encoder() -> TextAudioEncoder | None:
+    """The proxy encoder that ships in the package; None where none does."""
+    from flowsep.proxy.encoder import load_proxy, proxy_ships
+
+    return load_proxy() if proxy_ships() else None
 
 
 class ClapEncoder:
