@@ -13,7 +13,6 @@ from flowsep.protocol import CANDIDATE_SCORES, ENCODER_SCORES, RENDERINGS, Sampl
 
 METHODS = {"flow": SOLVER_NAMES, "diffusion": diffusion.SOLVER_NAMES}  # how a model samples, and its solvers
 ALL_SOLVERS = tuple(name for names in METHODS.values() for name in names)
-ENCODER_HELP = ", ".join(["proxy", *(f"{name}FOLDER" for name in ENCODER_SCORES)])
 SCORE_HELP = ", ".join([*CANDIDATE_SCORES, *(f"{name}FOLDER" for name in ENCODER_SCORES)])
 SOLVER_HELP = f"{', '.join(SOLVER_NAMES)}; of a diffusion model {', '.join(diffusion.SOLVER_NAMES)}"
 
@@ -53,7 +52,7 @@ def check_encoder(name: str, words: str | None = None) -> None:
     """UsageError for what is neither "proxy" nor a kind of encoder with its folder."""
     kind = next((one for one in ENCODER_SCORES if name.startswith(one)), None)
     if kind is None and name != "proxy":
-        raise UsageError(f"unknown {words or f'encoder {name!r}; choose from {ENCODER_HELP}'}")
+        raise UsageError(f"unknown {words or f'encoder {name!r}; write clap:FOLDER, proxy:FOLDER or proxy'}")
     if kind is not None and not name.removeprefix(kind).strip():
         raise UsageError(f"{name!r} names no folder; write {kind}FOLDER")
 

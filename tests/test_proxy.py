@@ -270,5 +270,5 @@ def test_train_clap_and_retrieval_commands_run_end_to_end(clips, text, tmp_path,
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["wordings"]["held-out"]["texts"] == 15 and report["clips"] == 6
     assert main([*arguments, "--encoder", "vggish"]) == 2
-    assert "proxy, proxy:FOLDER, clap:FOLDER" in capsys.readouterr().err
+    assert "unknown encoder 'vggish'; write clap:FOLDER, proxy:FOLDER or proxy" in capsys.readouterr().err
     assert main(["retrieval", "--data", str(clips), "--split", "test"]) == 3

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from flowsep.flow.grids import GRID_HELP
-from flowsep.options import SCORE_HELP
 
 
 def evaluate(
@@ -26,7 +25,6 @@ def evaluate(
     guidance_interval: Annotated[str | None, typer.Option(metavar="LOW,HIGH", help="Guide only there.")] = None,
     negative: Annotated[str | None, typer.Option(help="What to stay away from; needs --guidance.")] = None,
     candidates: Annotated[int, typer.Option(min=1, help="Seeds to try, of which the best is kept.")] = 1,
-    candidate_score: Annotated[str, typer.Option(metavar="SCORE", help=f"{SCORE_HELP}.")] = "consistency",
     seed: Annotated[int, typer.Option("--seed")] = 0,
     rtol: Annotated[float, typer.Option(help="Relative tolerance of the adaptive solvers.")] = 1e-3,
     atol: Annotated[float, typer.Option(help="Absolute tolerance of the adaptive solvers.")] = 1e-3,
@@ -52,8 +50,7 @@ def evaluate(
     from flowsep.protocol import SampleOptions
 
     interval = None if guidance_interval is None else parse_interval(guidance_interval)
-    drawn = (grid, interval, negative, candidates, candidate_score)
-    options = SampleOptions(steps, solver, guidance, seed, render, rtol, atol, *drawn)
+    options = SampleOptions(steps, solver, guidance, seed, render, rtol, atol, grid, interval, negative, candidates)
     check_options(options, solver_names(model))
     if output is not None:
         refuse_unwritable(output.parent)

@@ -41,7 +41,7 @@ def retrieval(
     from flowsep.evaluation.retrieval import retrieval_lines
     from flowsep.options import check_encoder
 
-    check_encoder(encoder)
+    check_encoder(encoder)  # before anything is loaded
     if output is not None:
         refuse_unwritable(output.parent)
     wordings = {name: read_phrasings(PHRASINGS, part) for name, part in WORDINGS.items()}

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from flowsep.errors import ModelError
+from flowsep.options import check_encoder
 
 CLAP_SECONDS = 10  # that CLAP sees at once
 
@@ -55,7 +56,8 @@ class Tagger(Protocol):
 
 
 def load_encoder(name: str, device: str = "cpu") -> TextAudioEncoder:
-    """The encoder of "proxy" (the shipped one), "proxy:FOLDER" or "clap:FOLDER"; ModelError where it cannot be had."""
+    """The encoder of "clap:FOLDER", "proxy:FOLDER" or "proxy" (the shipped one); ModelError where it cannot be had."""
+    check_encoder(name)
     kind, _, folder = name.partition(":")
     if kind == "clap":
         return ClapEncoder.from_pretrained(folder, device)
