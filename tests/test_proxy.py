@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from flowsep.checkpoint import SHIPPED, load_text
 from flowsep.cli import main
@@ -248,6 +249,12 @@ def test_what_is_no_proxy_encoder_says_where_one_comes_from(tmp_path, trained):
         load_proxy(SHIPPED / "small")
     damaged = tmp_path / "damaged"
     load_proxy(trained).save_pretrained(damaged)
+    weights = load_file(damaged / "model.safetensors")
+    assert {one.dtype for one in weights.values()} == {torch.float16}
+    weights["from_audio.weights"] = weights.pop("from_audio.weight")
+    save_file(weights, damaged / "model.safetensors")
+    with pytest.raises(ModelError, match=r"2 tensors are missing or foreign, the first is from_audio\.weight"):
+        load_proxy(damaged)
     (damaged / "model.safetensors").write_bytes(b"nothing")
     with pytest.raises(ModelError, match="cannot be read"):
         load_proxy(damaged)

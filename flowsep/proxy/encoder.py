@@ -25,6 +25,7 @@ from vocoder.mel import MelConfig, log_mel
 
 DEFAULT = "small-clap"  # the shipped one
 KIND = "ProxyEncoder"
+COUNTER = "num_batches_tracked"  # of the batch norms: whole numbers that nothing uses
 TEXT_WEIGHTS = Path("text_encoder") / "model.safetensors"
 
 
@@ -91,9 +92,8 @@ class ProxyEncoder(nn.Module):
             text |= {"model": shared, "sha256": hash_of(SHIPPED / shared / TEXT_WEIGHTS)}
         settings = {"_class_name": KIND, "_name": self.name, "mel": asdict(self.mel), "text": text}
         write_json(partial / "config.json", {**settings, "network": asdict(self.network.config)})
-        tensors = {name: one.detach().contiguous() for name, one in self.network.state_dict().items()}
-        halved = {name: one.half() if one.is_floating_point() else one for name, one in tensors.items()}
-        save_file(halved, partial / "model.safetensors")
+        tensors = {name: one for name, one in self.network.state_dict().items() if not name.endswith(COUNTER)}
+        save_file({name: one.half().contiguous() for name, one in tensors.items()}, partial / "model.safetensors")
         if training:
             write_json(partial / "training.json", training)
         shutil.rmtree(folder, ignore_errors=True)
@@ -135,11 +135,19 @@ def load_proxy(name: Path | str = DEFAULT, device: str = "cpu") -> ProxyEncoder:
         values = {key: tuple(one) if isinstance(one, list) else one for key, one in settings["network"].items()}
         mel = MelConfig(**settings["mel"])
         network = ProxyNetwork(ProxyConfig(**values), mel.n_mels, text.config.d_model)
-        network.load_state_dict(load_file(folder / "model.safetensors"))
+        fill(network, load_file(folder / "model.safetensors"))
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"the proxy encoder {name} cannot be read: {str(error).splitlines()[0]}") from error
     encoder = ProxyEncoder(network, text, mel, settings["_name"])
     return encoder.eval().requires_grad_(False).to(pick_device(device))
+
+
+def fill(network: ProxyNetwork, tensors: dict[str, Tensor]) -> None:
+    """Give the network its weights; ValueError where they are not all of its own."""
+    found = network.load_state_dict(tensors, strict=False)
+    wrong = [name for name in [*found.missing_keys, *found.unexpected_keys] if not name.endswith(COUNTER)]
+    if wrong:
+        raise ValueError(f"{len(wrong)} tensors are missing or foreign, the first is {wrong[0]}")
 
 
 def load_own_text(folder: Path, settings: dict[str, Any]) -> TextEncoder:
