@@ -17,6 +17,7 @@ from flowsep.errors import UsageError
 from flowsep.flow.path import FlowConfig
 from flowsep.masks.config import MaskConfig, MaskLossConfig
 from flowsep.options import METHODS
+from flowsep.proxy.config import ProxyConfig, ProxyDataConfig
 from flowsep.text import TextConfig
 from flowsep.training.wordings import TextLossConfig
 from flowsep.unet import UNetConfig
@@ -156,6 +157,7 @@ class ModelConfig:
     vocoder: VocoderConfig = field(default_factory=VocoderConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     mask: MaskConfig = field(default_factory=MaskConfig)  # in place of codec, unet, flow and sampling: `train mask`
+    clap: ProxyConfig = field(default_factory=ProxyConfig)  # no separator: what `train clap` makes to judge them by
 
     data: DataConfig = field(default_factory=DataConfig)
     text_stage: StageConfig = field(default_factory=StageConfig)
@@ -170,6 +172,8 @@ class ModelConfig:
     vocoder_loss: VocoderLossConfig = field(default_factory=VocoderLossConfig)
     mask_stage: StageConfig = field(default_factory=StageConfig)
     mask_loss: MaskLossConfig = field(default_factory=MaskLossConfig)
+    clap_stage: StageConfig = field(default_factory=StageConfig)
+    clap_data: ProxyDataConfig = field(default_factory=ProxyDataConfig)
     seed: int = 0
 
     def __post_init__(self) -> None:

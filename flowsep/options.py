@@ -9,10 +9,11 @@ from flowsep import diffusion
 from flowsep.errors import UsageError
 from flowsep.flow import ADAPTIVE, SOLVER_NAMES
 from flowsep.flow.grids import parse_grid
-from flowsep.protocol import CANDIDATE_SCORES, RENDERINGS, SampleOptions
+from flowsep.protocol import CANDIDATE_SCORES, ENCODER_SCORES, RENDERINGS, SampleOptions
 
 METHODS = {"flow": SOLVER_NAMES, "diffusion": diffusion.SOLVER_NAMES}  # how a model samples, and its solvers
 ALL_SOLVERS = tuple(name for names in METHODS.values() for name in names)
+SCORE_HELP = ", ".join([*CANDIDATE_SCORES, *(f"{name}FOLDER" for name in ENCODER_SCORES)])
 SOLVER_HELP = f"{', '.join(SOLVER_NAMES)}; of a diffusion model {', '.join(diffusion.SOLVER_NAMES)}"
 
 
@@ -27,7 +28,7 @@ def check_options(options: SampleOptions, solvers: Sequence[str] = ALL_SOLVERS) 
         raise UsageError(f"candidates must be at least 1, not {options.candidates}")
     check_choice("solver", options.solver, solvers)
     check_choice("rendering", options.render, RENDERINGS)
-    check_choice("candidate score", options.candidate_score, CANDIDATE_SCORES)
+    check_candidate_score(options.candidate_score)
     for name, value in (("rtol", options.rtol), ("atol", options.atol)):
         if not math.isfinite(value) or value <= 0:
             raise UsageError(f"{name} must be above 0, not {value}")
@@ -39,6 +40,21 @@ def check_choice(name: str, value: str | None, known: Sequence[str]) -> None:
     """UsageError that lists what is known, unless `value` is among it or was not given."""
     if value is not None and value not in known:
         raise UsageError(f"unknown {name} {value!r}; choose from {', '.join(known)}")
+
+
+def check_candidate_score(name: str) -> None:
+    """UsageError for a score that does not exist, and for an encoder's without its folder."""
+    if name not in CANDIDATE_SCORES:
+        check_encoder(name, f"candidate score {name!r}; choose from {SCORE_HELP}")
+
+
+def check_encoder(name: str, words: str | None = None) -> None:
+    """UsageError for what is neither "proxy" nor a kind of encoder with its folder."""
+    kind = next((one for one in ENCODER_SCORES if name.startswith(one)), None)
+    if kind is None and name != "proxy":
+        raise UsageError(f"unknown {words or f'encoder {name!r}; write clap:FOLDER, proxy:FOLDER or proxy'}")
+    if kind is not None and not name.removeprefix(kind).strip():
+        raise UsageError(f"{name!r} names no folder; write {kind}FOLDER")
 
 
 def check_guidance(options: SampleOptions) -> None:

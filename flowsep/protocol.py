@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from vocoder.mel import MelConfig
 
 RENDERINGS = ("mixture", "vocoder")
-CANDIDATE_SCORES = ("consistency",)  # see flowsep.candidates
+CANDIDATE_SCORES = ("consistency", "presence", "proxy")  # see flowsep.candidates
+ENCODER_SCORES = ("proxy:", "clap:")  # before a folder: the score of the encoder in it
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class Choice:
     seed: int
     seeds: tuple[int, ...]  # of all candidates
     scores: tuple[float, ...]  # of all candidates, higher is better
-    score: str  # which of CANDIDATE_SCORES
+    score: str  # which of CANDIDATE_SCORES, or the name of an encoder's score
+    encoder: str | None = None  # that gave the score
 
 
 @dataclass

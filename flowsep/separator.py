@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from flowsep.candidates import choose
+from flowsep.candidates import Candidates, Scorer, choose, scorer
 from flowsep.config import ModelConfig, SamplingConfig
 from flowsep.errors import ModelError, UsageError
 from flowsep.flow import ADAPTIVE, SOLVER_NAMES
@@ -19,6 +19,7 @@ from flowsep.flow.grids import parse_grid
 from flowsep.flow.guidance import Counted, Stopped, Watch, guided, limited, watched
 from flowsep.flow.path import FlowConfig, as_velocity, noise_along, seeded_noise, start_of
 from flowsep.flow.solvers import SOLVERS, Velocity, euler
+from flowsep.heard import Heard, normalise
 from flowsep.options import METHODS, check_options
 from flowsep.presence import PresenceConfig, presence
 from flowsep.protocol import Choice, SampleOptions, Separation
@@ -31,19 +32,9 @@ from vocoder.model import Vocoder
 
 if TYPE_CHECKING:
     from flowsep.diffusion.process import DiffusionConfig
+    from flowsep.evaluation.encoders import TextAudioEncoder
 
 ADAPTIVE_END = 0.95  # where an adaptive solver hands over to the last Euler step of a target-predicting model
-
-
-def normalise(mixture: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(normalised, mean, gain) of mixture (B, T): normalised = (mixture - mean) * gain peaks at 0.5.
-
-    FlowSep's loader (flowsep-reference section 1); mean and gain (B, 1) let the level be put back.
-    """
-    mean = mixture.mean(-1, keepdim=True)
-    centred = mixture - mean
-    gain = 0.5 / (centred.abs().amax(-1, keepdim=True) + 1e-8)
-    return centred * gain, mean, gain
 
 
 class LatentSeparator(nn.Module):
@@ -72,6 +63,7 @@ class LatentSeparator(nn.Module):
         self.unet, self.codec, self.text, self.vocoder = unet, codec, text, vocoder
         self.mel, self.process, self.sampling, self.name = mel, process, sampling, name
         self.presence: PresenceConfig | None = None  # fitted after training: `flowsep calibrate`
+        self.encoders: dict[str, TextAudioEncoder] = {}  # by candidate score, loaded when first asked for
         self.register_buffer("filterbank", mel_filterbank(mel), persistent=False)
         frequencies = torch.arange(mel.n_fft // 2 + 1) * mel.sample_rate / mel.n_fft
         self.register_buffer("bin_weights", bin_weights(frequencies, mel), persistent=False)
@@ -178,6 +170,7 @@ class LatentSeparator(nn.Module):
                 f"separate takes (B, T) with T from 1 to {self.window} samples and B texts, not {tuple(mixture.shape)} "
                 f"and {len(texts)}; use flowsep.longform for longer audio"
             )
+        best_by = scorer(options, self)  # what it needs and is not there is said before the work
         clock = Stopwatch(self.device)
         distinct = 1 if mixture.stride(0) == 0 else len(mixture)  # stride 0: all rows are the first
         mixture = mixture[:distinct].to(self.device, torch.float32)
@@ -187,8 +180,8 @@ class LatentSeparator(nn.Module):
         clock.lap("mel")
         source = self.codec.encode(source_mel.to(self.dtype)).float()
         count = len(texts)
-        source, source_mel = source.expand(count, -1, -1, -1), source_mel.expand(count, -1, -1)
-        mixture = mixture.expand(count, -1)
+        source, mixture = source.expand(count, -1, -1, -1), mixture.expand(count, -1)
+        heard = Heard(mixture, source_mel.expand(count, -1, -1), mean, gain)
         clock.lap("encode")
         text, without = self.conditions(texts, options)
         clock.lap("text")
@@ -200,9 +193,9 @@ class LatentSeparator(nn.Module):
         clock.lap("sampler")
         mels = [self.codec.decode(z).float() for z in latent.to(self.dtype).chunk(self.process.stream_count, dim=1)]
         clock.lap("decode")
-        mels, choices = self.choose(mels, source_mel, mixture.shape[-1], seeds, options)
-        target, mask = self.render(mels, source_mel, mixture, mean, gain, options)
-        there = self.judge(mask, mels, source_mel, mixture.shape[-1])
+        mels, choices = self.choose(mels, heard, texts, options, best_by)
+        target, mask = self.render(mels, heard, options)
+        there = self.judge(mask, mels, heard)
         clock.lap("render")
         settings = {**asdict(options), "device": str(self.device), "dtype": str(self.dtype).removeprefix("torch.")}
         nfe = round(calls / len(texts))
@@ -225,14 +218,22 @@ class LatentSeparator(nn.Module):
         return text, self.text.unconditional(len(texts))
 
     def choose(
-        self, mels: list[Tensor], source_mel: Tensor, length: int, seeds: Sequence[int], options: SampleOptions
+        self, mels: list[Tensor], heard: Heard, texts: Sequence[str], options: SampleOptions, best_by: Scorer | None
     ) -> tuple[list[Tensor], list[Choice]]:
         """The mels (B, N, M) of the best candidates from those of all, (B * K, N, M). The padding does not vote."""
-        if len(seeds) == 1:
+        if best_by is None:
             return mels, []
-        frames = length // self.mel.hop_length + 1
-        heard = [mel[:, :frames] for mel in mels]
-        kept, choices = choose(options.candidate_score, heard, source_mel[:, :frames], seeds)
+        count = options.candidates
+        each = heard.rows(torch.arange(len(texts), device=self.device).repeat_interleave(count))
+        frames = self.frames(heard)
+        candidates = Candidates(
+            mels=[mel[:, :frames] for mel in mels],
+            mixture_mel=each.mel[:, :frames],
+            texts=[text for text in texts for _ in range(count)],
+            mask=lambda: self.mask(mels, each.mel)[:, :frames],
+            audio=lambda: (self.render(mels, each, options)[0], self.sample_rate),
+        )
+        kept, choices = choose(best_by, candidates, range(options.seed, options.seed + count))
         return [mel[kept] for mel in mels], choices
 
     def generate(
@@ -277,21 +278,13 @@ class LatentSeparator(nn.Module):
         """State at t = 1, followed from the start with options as `resolve` leaves them."""
         raise NotImplementedError
 
-    def render(
-        self,
-        mels: list[Tensor],
-        source_mel: Tensor,
-        mixture: Tensor,
-        mean: Tensor,
-        gain: Tensor,
-        options: SampleOptions,
-    ) -> tuple[Tensor, Tensor | None]:
+    def render(self, mels: list[Tensor], heard: Heard, options: SampleOptions) -> tuple[Tensor, Tensor | None]:
         """Waveform (B, T) at the mixture's level from the generated mels, and the band mask if that was used."""
-        length = mixture.shape[-1]
+        mixture, length = heard.audio, heard.audio.shape[-1]
         if options.render == "vocoder":
-            return self.vocoder.audio(mels[0].to(self.dtype), length).float() / gain + mean, None
+            return self.vocoder.audio(mels[0].to(self.dtype), length).float() / heard.gain + heard.mean, None
         frames = length // self.mel.hop_length + 1
-        mask = self.mask(mels, source_mel)[:, :frames]
+        mask = self.mask(mels, heard.mel)[:, :frames]
         if mask.shape[1] < frames:  # the frame after the last whole one: hold the gain
             mask = torch.cat([mask, mask[:, -1:]], dim=1)
         padded = nn.functional.pad(mixture, (0, max(0, self.mel.n_fft - length)))
@@ -308,13 +301,17 @@ class LatentSeparator(nn.Module):
         """Gain (B, N, M) of each mel band that the generated mels ask for."""
         return band_mask(mels[0], mels[1] if len(mels) > 1 else None, source_mel, self.process.mask_exponent)
 
-    def judge(self, mask: Tensor | None, mels: list[Tensor], source_mel: Tensor, length: int) -> Tensor | None:
+    def judge(self, mask: Tensor | None, mels: list[Tensor], heard: Heard) -> Tensor | None:
         """Probability (B,) that the queries' sounds are there; None for a model that was not calibrated."""
         if self.presence is None:
             return None
-        mask = self.mask(mels, source_mel) if mask is None else mask
-        heard = slice(min(length // self.mel.hop_length + 1, source_mel.shape[1]))  # the padding does not vote
-        return presence(mask[:, heard], source_mel[:, heard], self.presence).cpu()
+        mask = self.mask(mels, heard.mel) if mask is None else mask
+        frames = self.frames(heard)
+        return presence(mask[:, :frames], heard.mel[:, :frames], self.presence).cpu()
+
+    def frames(self, heard: Heard) -> int:
+        """Mel frames of the recording: the padding has no say."""
+        return min(heard.audio.shape[-1] // self.mel.hop_length + 1, heard.mel.shape[1])
 
     def log_mel(self, spectrum: Tensor) -> Tensor:
         """Log-mel (B, N, M) of a padded spectrum, without its last frame: N is a multiple of frame_multiple."""

@@ -19,8 +19,9 @@ from flowsep.flow import ADAPTIVE
 from flowsep.flow.guidance import Trajectory
 from flowsep.flow.path import seeded_noise
 from flowsep.flow.search import drop_steps, recorded
+from flowsep.heard import normalise
 from flowsep.protocol import SampleOptions
-from flowsep.separator import FlowSep, normalise
+from flowsep.separator import FlowSep
 from vocoder.mel import stft
 
 DIGITS = 6  # of the times in a stored grid

@@ -6,8 +6,12 @@ import pytest
 import soundfile
 
 from flowsep.cli import main
+from flowsep.presence import PresenceConfig
+from flowsep.proxy.config import ProxyConfig
+from flowsep.proxy.encoder import ProxyEncoder
+from flowsep.proxy.network import ProxyNetwork
 from tests.fakes import tone
-from tests.tiny import PAPER, tiny_separator
+from tests.tiny import MIXTURE, PAPER, TEXT, tiny_separator
 
 
 @pytest.fixture
@@ -34,6 +38,7 @@ def recording(tmp_path):
         (["--guidance-interval", "0.9,0.2", "--guidance", "2"], "must rise within 0 to 1"),
         (["--candidates", "0"], "--candidates"),
         (["--candidates", "2", "--candidate-score", "clap"], "choose from consistency"),
+        (["--candidates", "2", "--candidate-score", "proxy:"], "write proxy:FOLDER"),
         (["--atol", "nan"], "atol must be above 0"),
     ],
 )
@@ -62,6 +67,42 @@ def test_every_sampling_flag_reaches_the_model_and_the_sidecar(tmp_path, recordi
     for choice in document["candidates"]:
         assert choice["seeds"] == [4, 5] and choice["score"] == "consistency"
         assert choice["seed"] == choice["seeds"][choice["scores"].index(max(choice["scores"]))]
+
+
+def test_the_sidecar_says_what_candidates_were_chosen_by_and_a_replay_chooses_alike(tmp_path, recording, capfd):
+    separator = tiny_separator(MIXTURE)
+    separator.presence = PresenceConfig(overall=0.1, peak=0.05, bias=2.0)
+    separator.save_pretrained(tmp_path / "model")
+    network = ProxyNetwork(ProxyConfig(channels=(4,), blocks=(1,), hidden=8, heads=2, size=4), 64, TEXT.d_model)
+    ProxyEncoder(network, separator.text, separator.mel, "random-4d").save_pretrained(tmp_path / "proxy")
+    arguments = ["separate", recording, "--text", "rain", "--model", str(tmp_path / "model"), "--device", "cpu", "-q"]
+    arguments += ["--candidates", "3", "--candidate-score"]
+    for score, name, encoder in (
+        ("presence", "presence", None),
+        (f"proxy:{tmp_path / 'proxy'}", "proxy", "random-4d"),
+    ):
+        capfd.readouterr()
+        assert main([*arguments, score, "-o", str(tmp_path / name), "--json"]) == 0
+        document = json.loads(capfd.readouterr().out)
+        assert document["params"]["candidate_score"] == score
+        (choice,) = document["candidates"]
+        assert (choice["score"], choice["encoder"], choice["seeds"]) == (name, encoder, [0, 1, 2])
+        assert choice["seed"] == choice["scores"].index(max(choice["scores"]))
+        assert len(set(choice["scores"])) == 3
+        assert main(["replay", document["sidecar"], "-o", str(tmp_path / f"{name}-again")]) == 0
+        again = next((tmp_path / f"{name}-again").glob("*.json"))
+        assert json.loads(again.read_text())["candidates"] == document["candidates"]
+
+
+def test_a_model_without_the_score_ends_with_4_and_one_line(tmp_path, recording, capfd):
+    tiny_separator(MIXTURE).save_pretrained(tmp_path / "model")
+    arguments = ["separate", recording, "--text", "rain", "--model", str(tmp_path / "model"), "--device", "cpu", "-q"]
+    arguments += ["-o", str(tmp_path / "out"), "--candidates", "2", "--candidate-score"]
+    for score, words in (("presence", "fit one (flowsep calibrate)"), ("proxy:nowhere", "flowsep train clap")):
+        capfd.readouterr()
+        assert main([*arguments, score]) == 4
+        err = capfd.readouterr().err
+        assert words in err and err.count("\n") == 1, err
 
 
 def test_a_long_negative_query_is_said_to_be_cut(tmp_path, recording, capfd):

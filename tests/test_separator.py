@@ -5,8 +5,8 @@ import torch
 
 from flowsep.errors import UsageError
 from flowsep.flow.path import seeded_noise, start_of
+from flowsep.heard import normalise
 from flowsep.protocol import SampleOptions, TextSeparator
-from flowsep.separator import normalise
 from tests.tiny import DIFFUSION, MIXTURE, PAPER, tiny_separator
 
 TEXT = "a dog barking"

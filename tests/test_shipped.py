@@ -13,9 +13,9 @@ from flowsep.demo import build_example
 from flowsep.evaluation.recipe import read_recipe
 from flowsep.evaluation.run import evaluate_recipe
 from flowsep.evaluation.signal import si_sdr
+from flowsep.heard import normalise
 from flowsep.longform import separate_audio
 from flowsep.protocol import SampleOptions
-from flowsep.separator import normalise
 from vocoder.mel import stft
 
 DATA = os.environ.get("FLOWSEP_DATA")

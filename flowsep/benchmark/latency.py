@@ -17,6 +17,7 @@ from flowsep.benchmark.models import compile_parts
 from flowsep.benchmark.report import SCHEMA_VERSION
 from flowsep.benchmark.timing import Timing, count_gbyte, count_gflop, measure, peak_memory, reset_peak, synchronise
 from flowsep.errors import UsageError
+from flowsep.heard import Heard
 from flowsep.protocol import SampleOptions
 from flowsep.separator import LatentSeparator
 from flowsep.unet import call_unet
@@ -189,7 +190,7 @@ def stages_of(separator: LatentSeparator, mixture: Tensor, options: SampleOption
         return [separator.codec.decode(stream) for stream in streams]
 
     def mask() -> Tensor:
-        return separator.render(mels, mel, mixture, 0 * level, level, masking)[0]
+        return separator.render(mels, Heard(mixture, mel, 0 * level, level), masking)[0]
 
     autoencoder = getattr(separator.codec, "autoencoder", None)
     encoder, decoder = (getattr(autoencoder, half, None) for half in ("encoder", "decoder"))

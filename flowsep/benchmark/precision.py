@@ -14,8 +14,9 @@ from flowsep.benchmark.machine import describe_machine
 from flowsep.benchmark.models import compile_parts
 from flowsep.benchmark.report import SCHEMA_VERSION, table
 from flowsep.errors import UsageError
+from flowsep.heard import normalise
 from flowsep.protocol import SampleOptions
-from flowsep.separator import LatentSeparator, normalise
+from flowsep.separator import LatentSeparator
 from flowsep.text import TextState
 from flowsep.unet import call_unet
 from vocoder.mel import log_mel, stft

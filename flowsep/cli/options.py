@@ -18,8 +18,8 @@ from flowsep.errors import UsageError
 from flowsep.flow.grids import GRID_HELP
 from flowsep.gains import tidied
 from flowsep.naming import TEMPLATE, Naming
-from flowsep.options import SOLVER_HELP, check_choice, parse_interval
-from flowsep.protocol import CANDIDATE_SCORES, SampleOptions
+from flowsep.options import SCORE_HELP, SOLVER_HELP, check_choice, parse_interval
+from flowsep.protocol import SampleOptions
 from flowsep.settings import FileSettings
 from flowsep.spans import parse_spans
 
@@ -46,7 +46,7 @@ class Sampling:
     ] = None
     negative: Annotated[str | None, typer.Option(help="What to stay away from, in words; needs --guidance.")] = None
     candidates: Annotated[int, typer.Option(min=1, help="Try so many seeds in one batch and keep the best.")] = 1
-    candidate_score: Annotated[str, typer.Option(help=f"What the best has most of: {', '.join(CANDIDATE_SCORES)}.")] = (
+    candidate_score: Annotated[str, typer.Option(metavar="SCORE", help=f"What the best has most of: {SCORE_HELP}.")] = (
         "consistency"
     )
     seed: Annotated[int, typer.Option(min=0, help="Seed of the start noise.")] = 0

@@ -1,4 +1,4 @@
-"""`flowsep train recipe|text|vae|flow|diffusion|vocoder|mask CONFIG [key=value ...]`."""
+"""`flowsep train recipe|text|vae|flow|diffusion|vocoder|mask|clap CONFIG [key=value ...]`."""
 
 from __future__ import annotations
 
@@ -193,3 +193,21 @@ def mask(
 
     settings = load_config(config, overrides or ())
     typer.echo(train_mask(settings, data, run, text, start, max_minutes, quiet))
+
+
+@app.command()
+def clap(
+    config: Config,
+    overrides: Overrides = None,
+    *,
+    data: Data,
+    run: Run,
+    text: Text = None,
+    max_minutes: Minutes = None,
+    quiet: Quiet = False,
+) -> None:
+    """The text-audio encoder behind the `proxy` scores (small-clap); writes RUN/clap."""
+    from flowsep.config import load_config
+    from flowsep.training.clap import train_clap
+
+    typer.echo(train_clap(load_config(config, overrides or ()), data, run, text, max_minutes, quiet))

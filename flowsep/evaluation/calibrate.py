@@ -17,9 +17,10 @@ from flowsep.data.manifest import PHRASINGS, read_phrasings
 from flowsep.errors import InputError, UsageError
 from flowsep.evaluation.recipe import SAMPLE_RATE, MixtureRow, read_recipe, render_row
 from flowsep.evaluation.run import captions_of, other_queries
+from flowsep.heard import normalise
 from flowsep.presence import PresenceConfig, area_under_curve, fit_presence, presence_features, probability
 from flowsep.protocol import SampleOptions
-from flowsep.separator import LatentSeparator, normalise
+from flowsep.separator import LatentSeparator
 from vocoder.mel import stft
 
 FOLDS = 5

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from flowsep.checkpoint import load_separator
 from flowsep.errors import UsageError
+from flowsep.evaluation.encoded import titles_of
 from flowsep.evaluation.leaderboard import cell, difference_cell
 from flowsep.evaluation.oracle import TITLES, oracle_recipe
 from flowsep.evaluation.recipe import SAMPLE_RATE, MixtureRow
@@ -93,14 +94,16 @@ def leaderboard_lines(report: dict[str, Any]) -> list[str]:
     """A Markdown table, the best system first."""
     systems, differences = report["systems"], report["differences"]
     base = next(name for name in systems if name not in differences)
+    encoder = next((one["encoder"] for one in systems.values() if "encoder" in one), None)
+    columns = COLUMNS | titles_of(encoder)
     lines = [
         f"{report['recipe']}: {report['mixtures']} mixtures; 95 % bootstrap intervals; p by permutation of signs",
         "",
-        f"| model | {' | '.join(COLUMNS.values())} | SI-SDRi - {base}'s |",
-        f"|{'---|' * (len(COLUMNS) + 2)}",
+        f"| model | {' | '.join(columns.values())} | SI-SDRi - {base}'s |",
+        f"|{'---|' * (len(columns) + 2)}",
     ]
     for name in sorted(systems, key=lambda one: -systems[one][FIGURE]["mean"]):
-        cells = [cell(systems[name].get(column), column == FIGURE) for column in COLUMNS]
+        cells = [cell(systems[name].get(column), column == FIGURE) for column in columns]
         against = differences.get(name)
         shown = "" if against is None else difference_cell(against)
         lines.append(f"| {name} | {' | '.join(cells)} | {shown} |")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from flowsep.errors import ModelError, UsageError
+from flowsep.errors import ModelError
+from flowsep.options import check_encoder
 
 CLAP_SECONDS = 10  # that CLAP sees at once
 
@@ -31,6 +32,7 @@ class TextAudioEncoder(Protocol):
         ...
 
 
+@runtime_checkable
 class FrameEncoder(Protocol):
     """Embeddings of the pieces of a sound, for Frechet distances: VGGish gives one per 0.96 s, Cnn14 one per clip."""
 
@@ -42,12 +44,33 @@ class FrameEncoder(Protocol):
         ...
 
 
+class Tagger(Protocol):
+    """A classifier of sounds: PANNs' Cnn14 gives 527 probabilities, PaSST logits."""
+
+    name: str
+    sample_rate: int  # Hz
+
+    def logits(self, audio: Tensor) -> Tensor:
+        """Audio (B, T) at `sample_rate` -> (B, classes), before the softmax."""
+        ...
+
+
 def load_encoder(name: str, device: str = "cpu") -> TextAudioEncoder:
-    """The encoder of "clap:FOLDER", or of a hub id instead of the folder; ModelError where it cannot be had."""
+    """The encoder of "clap:FOLDER", "proxy:FOLDER" or "proxy" (the shipped one); ModelError where it cannot be had."""
+    check_encoder(name)
     kind, _, folder = name.partition(":")
-    if kind != "clap" or not folder:
-        raise UsageError(f"unknown encoder {name!r}; write clap:FOLDER")
-    return ClapEncoder.from_pretrained(folder, device)
+    if kind == "clap":
+        return ClapEncoder.from_pretrained(folder, device)
+    from flowsep.proxy.encoder import DEFAULT, load_proxy
+
+    return load_proxy(folder or DEFAULT, device)
+
+
+def shipped_encoder() -> TextAudioEncoder | None:
+    """The proxy encoder that ships in the package; None where none does."""
+    from flowsep.proxy.encoder import load_proxy, proxy_ships
+
+    return load_proxy() if proxy_ships() else None
 
 
 class ClapEncoder:

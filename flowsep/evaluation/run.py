@@ -13,6 +13,7 @@ import torch
 from flowsep.audio import resample
 from flowsep.data.manifest import PHRASINGS, Clip, read_manifest, read_phrasings
 from flowsep.errors import InputError
+from flowsep.evaluation.encoded import TITLES, EncoderFigures, titles_of
 from flowsep.evaluation.recipe import SAMPLE_RATE, MixtureRow, interferer_query, render_row
 from flowsep.evaluation.signal import level_db, si_sdr
 from flowsep.evaluation.statistics import bootstrap_mean
@@ -52,17 +53,20 @@ def evaluate_recipe(
         raise InputError("the recipe has no rows to evaluate")
     clips = captions_of(data)
     unseen = read_phrasings(PHRASINGS, "held_out")
+    judge = EncoderFigures()
     items = [
-        evaluate_row(separator, row, data, clips, options, unseen) for row in tqdm(rows, disable=quiet, unit="mixture")
+        evaluate_row(separator, row, data, clips, options, unseen, judge)
+        for row in tqdm(rows, disable=quiet, unit="mixture")
     ]
     report: dict[str, Any] = {"schema_version": 1, "flowsep": __version__, "model": model, "recipe": recipe}
     report["settings"] = items[0]["settings"]
     report["nfe"] = items[0]["nfe"]
     report["mixtures"] = len(items)
-    for name in FIGURES:
+    for name in (*FIGURES, *TITLES):
         values = [item[name] for item in items if name in item]
         if values:
             report[name] = bootstrap_mean(values)
+    report |= judge.whole()
     report["median_si_sdri"] = statistics.median(item["si_sdri"] for item in items)
     judged = [(item["presence"], item["presence_absent"]) for item in items if "presence_absent" in item]
     if judged:
@@ -113,6 +117,7 @@ def evaluate_row(
     clips: dict[str, Clip],
     options: SampleOptions,
     unseen: dict[str, tuple[str, ...]],
+    judge: EncoderFigures | None = None,
 ) -> dict[str, Any]:
     """Figures of one mixture against the target, for the right query and for the others."""
     mixture, target, _ = (torch.from_numpy(audio) for audio in render_row(row, data))
@@ -144,6 +149,8 @@ def evaluate_row(
             figures["presence_absent"] = rest.presence[list(queries).index("absent_query")].item()
     if "absent_query" in gains:
         figures["absent_level_db"] = (level_db(estimates["absent_query"]) - level_db(mixture)).item()
+    if judge is not None:
+        figures |= judge.item(row.query, estimate, target)
     names = ("id", "target_class", "interferer_class", "query", "snr_db")
     about = {name: getattr(row, name) for name in names}
     return {**about, **queries, **figures, "nfe": right.nfe, "settings": right.settings}
@@ -163,6 +170,11 @@ def summary_lines(report: dict[str, Any]) -> list[str]:
             lines.append(f"{title:<38} {value['mean']:8.2f} {unit:<2} [{value['low']:.2f}, {value['high']:.2f}]")
     lines.append(f"{'median SI-SDR improvement':<38} {report['median_si_sdri']:8.2f} dB")
     lines.append(f"{'improved by more than 1 dB':<38} {100 * report['improved_by_1_db']:8.0f} %")
+    for name, title in titles_of(report.get("encoder")).items():
+        if name in report:
+            value = report[name]
+            interval = f"    [{value['low']:.2f}, {value['high']:.2f}]" if "low" in value else ""
+            lines.append(f"{title:<38} {value['mean']:8.2f}{interval}")
     if "presence_auc" in report:
         lines.append(f"{'presence: area under the curve':<38} {report['presence_auc']:8.3f}")
     return lines

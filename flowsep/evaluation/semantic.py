@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from flowsep.audio import resample
 from flowsep.errors import InputError, UsageError
-from flowsep.evaluation.encoders import FrameEncoder, TextAudioEncoder
+from flowsep.evaluation.encoders import FrameEncoder, Tagger, TextAudioEncoder
 
 KL_EPS = 1e-6
 LEGACY_LOADED, LEGACY_ASSUMED = 16000, 32000  # Hz
@@ -116,18 +117,54 @@ def kl_divergence(estimate: Tensor, reference: Tensor, activation: str = "softma
     return (torch.xlogy(wanted, wanted) - wanted * torch.log(found + KL_EPS)).sum(-1)
 
 
+def inception_score(logits: Tensor, splits: int = 10, seed: int = 2020) -> tuple[float, float]:
+    """Inception score (Salimans et al., 2016) of a tagger's logits (N, classes): mean and deviation over `splits`.
+
+    exp( mean over sounds of KL(p(y|x) || p(y)) ), p(y|x) the softmax and p(y) its mean over a split: 1 where all sounds
+    are tagged alike, the number of classes where each is tagged surely and all classes occur alike. It needs no
+    reference and does not know what was asked for. Order and splits are audioldm_eval's, ten of sounds shuffled with
+    NumPy's old generator. UsageError for fewer sounds than splits.
+    """
+    if not 1 <= splits <= len(logits):
+        raise UsageError(f"{len(logits)} sounds cannot be split into {splits}; give fewer splits or more sounds")
+    order = torch.from_numpy(np.random.RandomState(seed).permutation(len(logits)))
+    log_p = logits.cpu().double()[order].log_softmax(-1)
+    scores = []
+    for number in range(splits):
+        part = log_p[number * len(log_p) // splits : (number + 1) * len(log_p) // splits]
+        marginal = part.exp().mean(0, keepdim=True).log()
+        scores.append((part.exp() * (part - marginal)).sum(-1).mean().exp())
+    stacked = torch.stack(scores)
+    return float(stacked.mean()), float(stacked.std(correction=0))
+
+
+def inception(tagger: Tagger, sounds: Sequence[Tensor], sample_rate: int, splits: int = 10) -> Score:
+    """`inception_score` of waveforms (T,) at `sample_rate` Hz by any tagger."""
+    heard = [tagger.logits(resample(one[None], sample_rate, tagger.sample_rate)) for one in sounds]
+    if not heard:
+        raise InputError("an inception score needs sounds")
+    return Score("inception score", tagger.name, torch.tensor(inception_score(torch.cat(heard), splits)[0]))
+
+
 def retrieval_recall(texts: Tensor, sounds: Tensor, owners: Sequence[int], k: int) -> float:
     """R@k, text to audio: the share of captions (Q, D) whose own clip is among the k nearest of sounds (N, D).
 
     `owners[q]` is the row of the clip that caption q belongs to. Nearness is the cosine; a clip that ties with the
     caption's own does not go before it.
     """
-    if len(owners) != len(texts) or k < 1:
-        raise UsageError(f"{len(texts)} captions need as many owners, not {len(owners)}, and k of at least 1")
+    if k < 1:
+        raise UsageError(f"R@k needs k of at least 1, not {k}")
+    return float((own_ranks(texts, sounds, owners) < k).double().mean())
+
+
+def own_ranks(texts: Tensor, sounds: Tensor, owners: Sequence[int]) -> Tensor:
+    """How many clips are nearer to each caption than its own, (Q,): 0 where its own is the nearest. As above."""
+    if len(owners) != len(texts):
+        raise UsageError(f"{len(texts)} captions need as many owners, not {len(owners)}")
     normal = nn.functional.normalize
     similarity = normal(texts.double(), dim=-1) @ normal(sounds.double(), dim=-1).T  # (Q, N)
     own = similarity.gather(1, torch.as_tensor(owners, device=similarity.device)[:, None])
-    return float(((similarity > own).sum(1) < k).double().mean())
+    return (similarity > own).sum(1)
 
 
 StateEncoder = Callable[[Tensor], Tensor]  # waveform (T,) -> states (L, D)
