@@ -32,6 +32,7 @@ PATIENCE = 300  # seconds: the machine may be busy
 FLAGS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update", "--window-size=1280,900"),
+    "--autoplay-policy=no-user-gesture-required",
     *("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),  # a microphone that beeps
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # there is no outside
 )
@@ -158,6 +159,11 @@ def test_upload_separate_hear_and_download_without_a_request_to_anywhere_else(
     assert browser.execute_script(durations) == pytest.approx([2.0] * 4, abs=0.01)
     widths = "return [...document.querySelectorAll('.panel img')].map(picture => picture.naturalWidth)"
     page.wait(lambda: all(browser.execute_script(widths)), "the pictures")
+    playing = "return [...document.querySelectorAll('.panel audio')].map(player => !player.paused)"
+    for number in (0, 2):
+        browser.execute_script(f"document.querySelectorAll('.panel audio')[{number}].play()")
+        page.wait(lambda number=number: browser.execute_script(playing)[number], "the player to play")
+    page.wait(lambda: not browser.execute_script(playing)[0], "the other player to stop")
     page.click("#download")
     archive = page.wait(lambda: next(downloads.glob("*.zip"), None), "the download")
     with zipfile.ZipFile(archive) as found:

@@ -23,7 +23,9 @@ def web(
     open_browser: Annotated[
         bool | None, typer.Option("--open/--no-browser", help="Open the page. [default: where there is a desktop]")
     ] = None,
-    auth: Annotated[str | None, typer.Option(metavar="USER:PASSWORD", help="Ask for these.")] = None,
+    auth: Annotated[
+        str | None, typer.Option(metavar="USER:PASSWORD", envvar="FLOWSEP_WEB_AUTH", help="Ask for these.")
+    ] = None,
     max_minutes: Annotated[float, typer.Option(help="Longest recording.")] = 10.0,
     max_megabytes: Annotated[float, typer.Option(help="Largest file.")] = 100.0,
     jobs: Annotated[int, typer.Option(min=1, max=64, help="Recordings at a time; others wait.")] = 1,

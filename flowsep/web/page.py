@@ -37,8 +37,9 @@ INTRODUCTION = (
     "<h1>Take a sound out of a recording</h1>"
     "<p>Say which sound in a few words, and hear it alone, the rest without it, and your own remix.</p>"
 )
+CANCELLED = "Cancelled; nothing is running now."
 WAITING = 32  # people in the queue; the next one is told to come back
-HIDDEN_AFTER = (600, 3600)  # seconds: how often uploads are looked at, and at which age they go at the latest
+UPLOADS = (600, 6 * 3600)  # seconds: how often gradio looks at uploads, and at which age they go, page open or not
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Page:
                 recording, seconds = checked_recording(taken, self.limits)
                 result = carry_out(self.model, recording, order, folder, progress, stop)
         except Stopped:
-            return notice("info", "Cancelled."), gr.skip()
+            return notice("info", CANCELLED), gr.skip()
         except Exception as error:
             return notice("error", spoken(error, None if path is None else Path(path))), gr.skip()
         return notice("done", f"{seconds:.1f} seconds of sound; the result is below."), result_html(result)
@@ -99,7 +100,7 @@ class Page:
     def cancel(self, request: gr.Request) -> str:
         """Stop the run of this page."""
         self.sessions.cancel(request.session_hash)
-        return notice("info", "Cancelled.")
+        return notice("info", CANCELLED)
 
     def leave(self, request: gr.Request) -> None:
         """The page was closed."""
@@ -119,7 +120,7 @@ def spoken(error: Exception, path: Path | None) -> str:
 
 def build(page: Page) -> gr.Blocks:
     """The page as gradio has it; `flowsep.web.server` serves it."""
-    with gr.Blocks(title="FlowSep", analytics_enabled=False, delete_cache=HIDDEN_AFTER) as blocks:
+    with gr.Blocks(title="FlowSep", analytics_enabled=False, delete_cache=UPLOADS) as blocks:
         gr.HTML(INTRODUCTION, elem_classes="top")
         with gr.Row(equal_height=False):
             with gr.Column(min_width=320, scale=4):
@@ -146,7 +147,7 @@ def build(page: Page) -> gr.Blocks:
             )
         blocks.unload(page.leave)
     keep_local(blocks)
-    blocks.queue(max_size=WAITING, default_concurrency_limit=page.sessions.slots._initial_value, api_open=False)
+    blocks.queue(max_size=WAITING, default_concurrency_limit=page.sessions.jobs, api_open=False)
     return blocks
 
 

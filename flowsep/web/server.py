@@ -116,7 +116,7 @@ class Served:
 
 
 def start(model: LoadedModel, where: Where) -> Served:
-    """Serve the page from a thread of its own; returns when it answers."""
+    """Serve the page from a thread of its own; returns when it answers. One page per process: gradio has one folder."""
     from flowsep.web.sessions import Sessions
 
     need_gradio()

@@ -37,6 +37,7 @@ class Sessions:
         self.uploads, self.results = self.root / "uploads", self.root / "results"
         self.uploads.mkdir()
         self.results.mkdir()
+        self.jobs = jobs
         self.slots = threading.BoundedSemaphore(jobs)  # also bounds runs that were cancelled and have not noticed yet
         self.lock = threading.RLock()
         self.open: dict[str, Session] = {}
