@@ -25,7 +25,7 @@ from flowsep.protocol import Choice, SampleOptions, Separation
 from flowsep.render import band_mask, bin_weights, stft_mask
 from flowsep.stopwatch import Stopwatch
 from flowsep.text import TextEncoder, TextState
-from flowsep.unet import call_unet
+from flowsep.unet import call_unet, hasten
 from vocoder.mel import MelConfig, mel_filterbank, mel_of_magnitude, stft
 from vocoder.model import Vocoder
 
@@ -67,6 +67,7 @@ class LatentSeparator(nn.Module):
         name: str = "flowsep",
     ) -> None:
         super().__init__()
+        hasten(unet)
         if vocoder is not None and vocoder.config.mel != mel:
             raise ModelError(f"the vocoder was made for another mel ({vocoder.config.mel}) than the model ({mel})")
         self.unet, self.codec, self.text, self.vocoder = unet, codec, text, vocoder

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vocoder.weights import load_network
+
 CACHED_NUMBERS = 2**24  # of the states that a text encoder keeps (64 MiB), the oldest go first
 
 
@@ -77,12 +79,24 @@ def build_t5(config: TextConfig) -> nn.Module:
     )
 
 
+def load_t5(folder: Path, dtype: torch.dtype) -> nn.Module:
+    """The T5EncoderModel saved in `folder`, frozen; OSError where its file lacks tensors."""
+    from transformers import T5Config, T5EncoderModel
+
+    config = T5Config.from_pretrained(folder, local_files_only=True)
+    tied = {"encoder.embed_tokens.weight": "shared.weight"}
+    model = load_network(lambda: T5EncoderModel(config), folder / "model.safetensors", dtype, tied)
+    model.tie_weights()
+    return model
+
+
 class TextEncoder(nn.Module):
     """Captions -> TextState. States of distinct queries are computed once and kept, when no gradient is asked for."""
 
     def __init__(self, model: nn.Module, tokenizer: Any, config: TextConfig) -> None:
         super().__init__()
         self.model, self.tokenizer, self.config = model, tokenizer, config
+        self.capacity: int | None = CACHED_NUMBERS  # None: nothing goes
         self._cache: dict[tuple[str, torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
 
     def encode(self, texts: Sequence[str]) -> TextState:
@@ -97,8 +111,9 @@ class TextEncoder(nn.Module):
             state = self._run([key[0]])
             self._cache[key] = (state.hidden, state.mask)
         rows = [TextState(*self._cache[key]) for key in keys]
-        kept = sum(hidden.numel() for hidden, _ in self._cache.values()) if missing else 0
-        while kept > CACHED_NUMBERS:
+        full = bool(missing) and self.capacity is not None
+        kept = sum(hidden.numel() for hidden, _ in self._cache.values()) if full else 0
+        while full and kept > self.capacity:
             kept -= self._cache.pop(next(iter(self._cache)))[0].numel()
         length = max(row.hidden.shape[1] for row in rows)
         padded = [row.padded(length) for row in rows]

@@ -6,10 +6,15 @@ flowsep-reference section 13 shows that this class reproduces the official netwo
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+
+from vae.winograd import use_winograd
+from vocoder.weights import WEIGHTS, load_network
 
 if TYPE_CHECKING:
     from flowsep.text import TextState
@@ -57,6 +62,23 @@ def build_unet(config: UNetConfig, streams: int, latent_channels: int, text_widt
         resnet_time_scale_shift="scale_shift" if config.scale_shift else "default",
         **extra,
     )
+
+
+def load_unet(folder: Path, dtype: torch.dtype) -> nn.Module:
+    """The network saved in `folder`, frozen; ModelError where its file lacks tensors."""
+    from diffusers.pipelines.audioldm2.modeling_audioldm2 import AudioLDM2UNet2DConditionModel
+
+    config = AudioLDM2UNet2DConditionModel.load_config(folder, local_files_only=True)
+    build = partial(AudioLDM2UNet2DConditionModel.from_config, config)
+    return load_network(build, folder / WEIGHTS, dtype)
+
+
+def hasten(unet: nn.Module) -> None:
+    """Give `unet` the fast forms of what it computes, which `vocoder.measures` switches; weights and names stay."""
+    from flowsep.attention import keep_text_states
+
+    use_winograd(unet)
+    keep_text_states(unet)
 
 
 def call_unet(unet: nn.Module, t: Tensor, x: Tensor, mixture: Tensor, text: TextState) -> Tensor:

@@ -20,6 +20,7 @@ from flowsep.errors import UsageError
 from flowsep.protocol import SampleOptions
 from flowsep.separator import LatentSeparator
 from flowsep.unet import call_unet
+from vocoder.measures import PLAIN, measures
 from vocoder.mel import stft
 
 WARMUP = 2  # calls that do not count
@@ -137,6 +138,7 @@ def describe_settings(separator: LatentSeparator, name: str, work: Workload, opt
         "dtype": str(separator.dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
         "compile": work.compile,
+        "plain": measures() == PLAIN,
         "batch": work.batch,
         "steps": options.steps,
         "solver": options.solver,
