@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vocoder.measures import measures
 from vocoder.weights import load_network
 
 CACHED_NUMBERS = 2**24  # of the states that a text encoder keeps (64 MiB), the oldest go first
@@ -56,6 +57,11 @@ class TextState:
         """hidden and mask with `length` positions."""
         extra = length - self.hidden.shape[1]
         return nn.functional.pad(self.hidden, (0, 0, 0, extra)), nn.functional.pad(self.mask, (0, extra))
+
+
+def rows_of(text: TextState | None, rows: slice | Tensor) -> TextState | None:
+    """Some items of a batch of texts; None of none."""
+    return None if text is None else TextState(text.hidden[rows], text.mask[rows])
 
 
 def build_t5(config: TextConfig) -> nn.Module:
@@ -102,13 +108,13 @@ class TextEncoder(nn.Module):
     def encode(self, texts: Sequence[str]) -> TextState:
         """TextState of the captions as they are: no template, no lower-casing (the tokenizer may do it)."""
         if any(p.requires_grad for p in self.model.parameters()):  # in training: what is kept would go stale
-            return self._run(texts)
+            return self.run(texts)
         weight = next(self.model.parameters())
         keys = [(text, weight.device, weight.dtype) for text in texts]
         missing = list(dict.fromkeys(key for key in keys if key not in self._cache))
         # One at a time: the result must not depend on which other queries share the call.
         for key in missing:
-            state = self._run([key[0]])
+            state = self.run([key[0]])
             self._cache[key] = (state.hidden, state.mask)
         rows = [TextState(*self._cache[key]) for key in keys]
         full = bool(missing) and self.capacity is not None
@@ -146,8 +152,16 @@ class TextEncoder(nn.Module):
         hidden = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
         return TextState(hidden, mask.to(hidden.dtype))
 
-    def _run(self, texts: Sequence[str]) -> TextState:
-        return self.states(*self.tokens(texts))
+    def run(self, texts: Sequence[str]) -> TextState:
+        """TextState of the captions, computed anew: a known one is not looked up and none is kept.
+
+        The states of padding are zeros, since the mask hides them and no other state depends on them. Not so those of
+        the empty caption, which the UNet sees without its mask (`unconditional`).
+        """
+        ids, mask = self.tokens(texts)
+        length = int(mask.sum(1).max()) if measures().trimmed and all(texts) else mask.shape[1]
+        state = self.states(ids[:, :length], mask[:, :length])
+        return TextState(*state.padded(mask.shape[1]))
 
 
 def train_tokenizer(captions: Sequence[str], vocab_size: int) -> Any:

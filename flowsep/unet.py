@@ -73,12 +73,13 @@ def load_unet(folder: Path, dtype: torch.dtype) -> nn.Module:
     return load_network(build, folder / WEIGHTS, dtype)
 
 
-def hasten(unet: nn.Module) -> None:
-    """Give `unet` the fast forms of what it computes, which `vocoder.measures` switches; weights and names stay."""
+def hasten(unet: nn.Module) -> nn.Module:
+    """`unet` itself, with the fast forms of what it computes, which `vocoder.measures` switches; weights stay."""
     from flowsep.attention import keep_text_states
 
     use_winograd(unet)
     keep_text_states(unet)
+    return unet
 
 
 def call_unet(unet: nn.Module, t: Tensor, x: Tensor, mixture: Tensor, text: TextState) -> Tensor:

@@ -24,7 +24,7 @@ POINTS = {2: (0.0, 1.0, -1.0), 4: (0.0, 5 / 8, -5 / 8, 8 / 5, -8 / 5)}
 TILES = {torch.float32: 4, torch.bfloat16: 2}  # outputs per side
 TILES_AT_ONCE = 256  # so that what lies between the products stays in the cache
 LEAST_CHANNELS = {torch.float32: 128, torch.bfloat16: 256}  # below them the transforms cost what the products save
-LEAST_PIXELS = 1024  # below, a product has too few rows to be fast
+LEAST_PIXELS = 256  # below, the products have few rows and the time goes into reading 4 times the weights
 
 
 class WinogradConv2d(nn.Conv2d):
@@ -43,8 +43,11 @@ class WinogradConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', H, W), channels last in memory where the fast path ran."""
-        if not (measures().winograd and pays(x, self.weight)):
+        if not (measures().winograd and possible(x, self.weight)):
             return super().forward(x)
+        if not pays(x, self.weight):
+            # From a neighbour that took the fast path x has its channels last, and the direct one is slower on that.
+            return super().forward(x.contiguous())
         return winograd(x, self.filters(), self.bias, TILES[x.dtype])
 
     def filters(self) -> Tensor:
@@ -71,14 +74,16 @@ def _is_usual(plain: nn.Conv2d) -> bool:
     return same and min(plain.in_channels, plain.out_channels) >= min(LEAST_CHANNELS.values())
 
 
-def pays(x: Tensor, weight: Tensor) -> bool:
-    """Whether the fast path may run on x (B, C, H, W), and is faster."""
+def possible(x: Tensor, weight: Tensor) -> bool:
+    """Whether the fast path may run on x (B, C, H, W)."""
     if torch.is_grad_enabled() or torch.compiler.is_compiling() or x.device.type != "cpu":
         return False
-    least = LEAST_CHANNELS.get(x.dtype)
-    if least is None or weight.dtype != x.dtype:
-        return False
-    return min(weight.shape[:2]) >= least and x.shape[2] * x.shape[3] >= LEAST_PIXELS
+    return x.dtype in TILES and weight.dtype == x.dtype
+
+
+def pays(x: Tensor, weight: Tensor) -> bool:
+    """Whether it is faster there."""
+    return min(weight.shape[:2]) >= LEAST_CHANNELS[x.dtype] and x.shape[2] * x.shape[3] >= LEAST_PIXELS
 
 
 @cache

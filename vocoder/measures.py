@@ -17,11 +17,12 @@ class Measures:
 
     framed: bool = True  # the vocoder's anti-aliased activation as matrix products (vocoder/activation.py)
     winograd: bool = True  # 3 x 3 convolutions of VAE and UNet with fewer multiplications (vae/winograd.py)
+    trimmed: bool = True  # no text states of the padding, which the UNet's mask hides (flowsep/text.py)
     text_once: bool = True  # keys and values of the text once for all steps (flowsep/attention.py)
     paired: bool = True  # guidance as one batch of two (flowsep/flow/guidance.py)
 
 
-PLAIN = Measures(framed=False, winograd=False, text_once=False, paired=False)
+PLAIN = Measures(framed=False, winograd=False, trimmed=False, text_once=False, paired=False)
 _current = Measures()
 
 

@@ -23,9 +23,8 @@ def load_network(
 ) -> Any:
     """What `build` makes, with the weights of the file at `path` in `dtype`, frozen and in evaluation mode.
 
-    `tied` names tensors that may be absent from the file, and those that they are the same as. Where the file has the
-    precision wanted, its pages are the weights. Raises OSError where tensors are missing and RuntimeError where
-    shapes differ; tensors that the network does not know are left out.
+    `tied` names tensors that may be absent from the file, and those that they are the same as. Raises OSError where
+    tensors are missing and RuntimeError where shapes differ; tensors that the network does not know are left out.
     """
     with torch.device("meta"):
         network = build()
@@ -60,7 +59,8 @@ def stream(path: Path) -> Iterator[tuple[str, Tensor]]:
 
 
 def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    return tensor.to(dtype) if tensor.is_floating_point() else tensor
+    # A copy even where the file has this precision: its tensors are not aligned, and sums come out in another order.
+    return tensor.to(dtype if tensor.is_floating_point() else tensor.dtype, copy=True)
 
 
 def _tensors(network: nn.Module) -> Iterator[tuple[str, Tensor]]:

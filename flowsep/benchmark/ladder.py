@@ -39,8 +39,10 @@ def rungs(guidance: float) -> list[Rung]:
     """From plain float32 upwards, each with one measure more; those of guidance only where there is some."""
     framed = replace(PLAIN, framed=True)
     winograd = replace(framed, winograd=True)
-    once = replace(winograd, text_once=True)
-    steps = [Rung("plain", PLAIN), Rung("+framed", framed), Rung("+winograd", winograd), Rung("+text once", once)]
+    trimmed = replace(winograd, trimmed=True)
+    once = replace(trimmed, text_once=True)
+    steps = [Rung("plain", PLAIN), Rung("+framed", framed), Rung("+winograd", winograd)]
+    steps += [Rung("+trimmed text", trimmed), Rung("+text once", once)]
     if guidance != 1:
         steps.append(Rung("+paired", replace(once, paired=True)))
     return [*steps, Rung("plain bfloat16", PLAIN, torch.bfloat16), Rung("bfloat16, all", Measures(), torch.bfloat16)]

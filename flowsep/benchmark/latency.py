@@ -185,7 +185,7 @@ def stages_of(separator: LatentSeparator, mixture: Tensor, options: SampleOption
     masking = replace(options, render="mixture")
 
     def read() -> list[Tensor]:  # one at a time, as TextEncoder.encode does
-        return [separator.text.states(*separator.text.tokens([query])).hidden for query in queries]
+        return [separator.text.run([query]).hidden for query in queries]
 
     def decode() -> list[Tensor]:
         return [separator.codec.decode(stream) for stream in streams]
