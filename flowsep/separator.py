@@ -142,10 +142,7 @@ class LatentSeparator(nn.Module):
         return next(self.unet.parameters()).dtype
 
     def resolve(self, options: SampleOptions | None) -> SampleOptions:
-        """Options with the model's solver and rendering filled in; UsageError for what does not exist or fit together.
-
-        A process adds what it makes of steps and grid.
-        """
+        """Options with solver and rendering filled in (a process adds steps and grid); UsageError for misfits."""
         options = options or SampleOptions()
         options = replace(
             options, solver=options.solver or self.sampling.solver, render=options.render or self.sampling.render

@@ -85,15 +85,14 @@ def hasten(unet: nn.Module) -> nn.Module:
 def call_unet(unet: nn.Module, t: Tensor, x: Tensor, mixture: Tensor, text: TextState) -> Tensor:
     """Network output, like the state x (B, K * C, S, F) in shape and precision, at time t, () or (B,).
 
-    t is a flow's time in 0..1, not scaled (flowsep-reference 5), or a diffusion's timestep, a whole number from 0,
-    which half precision would round. The state's channels come first, the mixture latent (B, C, S, F) last. Output
-    channels beyond the state's are never trained and are dropped.
+    t is a flow's time in 0..1, not scaled (flowsep-reference 5), or a diffusion's timestep, a whole number from 0. It
+    keeps its precision, whatever the network's, which takes its sines in float32. The state's channels come first, the
+    mixture latent (B, C, S, F) last. Output channels beyond the state's are never trained and are dropped.
     """
-    times = t.expand(x.shape[0])
     labels = text.pooled() if unet.config.class_embed_type is not None else None
     out = unet(
         torch.cat([x, mixture], dim=1).to(unet.dtype),
-        times if t.dtype == torch.long else times.to(unet.dtype),
+        t.expand(x.shape[0]),
         encoder_hidden_states=text.hidden,
         encoder_attention_mask=text.mask,
         class_labels=labels,

@@ -79,3 +79,13 @@ def test_loading_the_package_leaves_matplotlibs_backend_alone():
     code = "import matplotlib; matplotlib.use('svg'); import vocoder.activation; print(matplotlib.get_backend())"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "svg"
+
+
+def test_loading_the_package_leaves_its_unused_imports_out_and_whole_for_others():
+    code = (
+        "import sys, vocoder.package as ours; names = [n for n in ('librosa', 'matplotlib') if n in sys.modules];"
+        "from bigvgan.utils import plot_spectrogram; import bigvgan, librosa.filters, matplotlib.pylab;"
+        "print(names, bigvgan.BigVGAN is ours.BigVGAN, bigvgan.meldataset.librosa_mel_fn is librosa.filters.mel)"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "[] True True"

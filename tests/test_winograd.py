@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch import nn
@@ -141,3 +143,17 @@ def test_only_usual_convolutions_are_replaced_and_names_stay():
     kinds = [type(module) is WinogradConv2d for module in network.modules() if isinstance(module, nn.Conv2d)]
     assert kinds == [True, False, False, False, False, True]
     assert list(network.state_dict()) == names and network[0].weight is first
+
+
+def test_the_memory_between_the_products_serves_every_shape_mode_and_thread():
+    layer, others = convolution(), torch.randn(4, 5, 12, 8)
+    inputs = [torch.randn(1, 5, 40, 40), *others[:, None], torch.randn(2, 5, 44, 40)]
+    with torch.inference_mode():
+        first = [layer(x) for x in inputs]
+    with torch.no_grad(), ThreadPoolExecutor(4) as pool:
+        second = [layer(x) for x in inputs]
+        third = list(pool.map(layer, inputs * 5))  # grad mode is each thread's own: these are in training
+        fourth = list(pool.map(torch.no_grad()(layer), inputs * 5))
+    for x, *found in zip(inputs * 5, third, fourth, first * 5, second * 5, strict=True):
+        expected = nn.functional.conv2d(x, layer.weight, layer.bias, padding=1)
+        assert all(torch.allclose(one, expected, rtol=0, atol=1e-5) for one in found)
