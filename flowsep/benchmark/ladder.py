@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import ctypes
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -24,6 +27,7 @@ from vocoder.mel import log_mel
 
 STAGES = ("encode", "text", "sampler", "decode", "render")
 TEXT = "a sound to compare"
+PR_SET_THP_DISABLE = 41  # of prctl(2)
 
 
 @dataclass(frozen=True)
@@ -32,20 +36,38 @@ class Rung:
 
     name: str
     measures: Measures
+    huge_pages: bool
     dtype: torch.dtype = torch.float32
 
 
 def rungs(guidance: float) -> list[Rung]:
     """From plain float32 upwards, each with one measure more; those of guidance only where there is some."""
-    framed = replace(PLAIN, framed=True)
-    winograd = replace(framed, winograd=True)
-    trimmed = replace(winograd, trimmed=True)
-    once = replace(trimmed, text_once=True)
-    steps = [Rung("plain", PLAIN), Rung("+framed", framed), Rung("+winograd", winograd)]
-    steps += [Rung("+trimmed text", trimmed), Rung("+text once", once)]
+    names = {"framed": "+framed", "winograd": "+winograd", "trimmed": "+trimmed text", "text_once": "+text once"}
     if guidance != 1:
-        steps.append(Rung("+paired", replace(once, paired=True)))
-    return [*steps, Rung("plain bfloat16", PLAIN, torch.bfloat16), Rung("bfloat16, all", Measures(), torch.bfloat16)]
+        names["paired"] = "+paired"
+    steps, chosen = [Rung("plain", PLAIN, False), Rung("+huge pages", PLAIN, True)], PLAIN
+    for field, name in names.items():
+        chosen = replace(chosen, **{field: True})
+        steps.append(Rung(name, chosen, True))
+    half = torch.bfloat16
+    return [*steps, Rung("plain bfloat16", PLAIN, False, half), Rung("bfloat16, all", Measures(), True, half)]
+
+
+@contextmanager
+def huge_pages(wanted: bool) -> Iterator[None]:
+    """Let Linux give pages of 2 MiB within this context, or not; the `flowsep` command has torch ask for them.
+
+    It makes no difference elsewhere, nor where the administrator never gives any.
+    """
+    if not sys.platform.startswith("linux"):
+        yield
+        return
+    prctl = ctypes.CDLL(None).prctl
+    prctl(PR_SET_THP_DISABLE, int(not wanted), 0, 0, 0)
+    try:
+        yield
+    finally:
+        prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0)
 
 
 @torch.inference_mode()
@@ -64,8 +86,8 @@ def measure_ladder(
     models = {torch.float32: separator, torch.bfloat16: copy.deepcopy(separator).to(torch.bfloat16)}
     mixture, options = prepare(separator, work)
     options = replace(options, guidance=guidance)
-    for rung in ladder:
-        note(f"{rung.name}: first run, one step")  # libraries set things up once, and weights are transformed
+    for rung in {rung.dtype: rung for rung in ladder}.values():  # the last of each: it has the most to set up
+        note(f"{rung.name}: first run, one step")
         run_rung(rung, models[rung.dtype], mixture, separator.resolve(replace(options, steps=1, grid=None)))
     samples: dict[str, list[dict[str, float]]] = {rung.name: [] for rung in ladder}
     results: dict[str, Tensor] = {}
@@ -95,7 +117,7 @@ def run_rung(
     """Seconds of the whole run and its stages, and the target (B, T). The text is never a known one."""
     text = separator.text
     separator.text = TextEncoder(text.model, text.tokenizer, text.config)
-    with using(rung.measures):
+    with using(rung.measures), huge_pages(rung.huge_pages):
         synchronise(separator.device)
         began = time.perf_counter()
         found = separator.separate(mixture, [TEXT] * len(mixture), options)
@@ -117,7 +139,7 @@ def row_of(
     return {
         "name": rung.name,
         "dtype": str(rung.dtype).removeprefix("torch."),
-        "measures": asdict(rung.measures),
+        "measures": {**asdict(rung.measures), "huge_pages": rung.huge_pages},
         "samples": [sample["whole"] for sample in own],
         "median": quantile([sample["whole"] for sample in own], 0.5),
         "stages": {stage: quantile([sample[stage] for sample in own], 0.5) for stage in STAGES},
