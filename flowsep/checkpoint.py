@@ -92,7 +92,7 @@ def load_separator(
     folder = find_model(name)
     chosen = pick_device(device)
     try:
-        separator = load_folder(folder)
+        separator = load_folder(folder, dtype or torch.float32)
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"the model folder {name} cannot be read: {str(error).splitlines()[0]}") from error
     return separator.to(chosen, dtype or torch.float32).eval()
@@ -118,20 +118,18 @@ def separator_class(method: str) -> type[LatentSeparator]:
     return {"flow": FlowSep, "diffusion": DiffusionSep}[method]
 
 
-def load_folder(folder: Path) -> LatentSeparator | MaskSeparator:
-    """The separator in `folder`, on the CPU in float32."""
+def load_folder(folder: Path, dtype: torch.dtype) -> LatentSeparator | MaskSeparator:
+    """The separator in `folder`, on the CPU in `dtype` (a mask separator in float32)."""
     index = read_json(folder / "model_index.json")
     if index.get("_class_name") == "MaskSeparator":
         from flowsep.masks.folder import load_masker
 
         return load_masker(folder, index)
-    import torch
-    from diffusers.pipelines.audioldm2.modeling_audioldm2 import AudioLDM2UNet2DConditionModel
-
     from flowsep.config import SamplingConfig
     from flowsep.diffusion.process import DiffusionConfig
     from flowsep.flow.path import FlowConfig
     from flowsep.presence import PresenceConfig
+    from flowsep.unet import load_unet
     from vae.model import load_codec
     from vocoder.mel import MelConfig
     from vocoder.model import Vocoder
@@ -141,15 +139,11 @@ def load_folder(folder: Path) -> LatentSeparator | MaskSeparator:
     method = CLASSES[index["_class_name"]]
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
     process = {"flow": FlowConfig, "diffusion": DiffusionConfig}[method](**scheduler[method])
-    unet, found = AudioLDM2UNet2DConditionModel.from_pretrained(
-        folder / "unet", torch_dtype=torch.float32, local_files_only=True, output_loading_info=True
-    )
-    refuse_missing("unet", found)
-    vocoder = Vocoder.from_pretrained(folder / "vocoder") if (folder / "vocoder").is_dir() else None
+    vocoder = Vocoder.from_pretrained(folder / "vocoder", dtype) if (folder / "vocoder").is_dir() else None
     separator = separator_class(method)(
-        unet=unet,
-        codec=load_codec(folder / "vae"),
-        text=load_text(folder, index["_text"]),
+        unet=load_unet(folder / "unet", dtype),
+        codec=load_codec(folder / "vae", dtype),
+        text=load_text(folder, index["_text"], dtype),
         vocoder=vocoder,
         mel=MelConfig(**read_json(folder / "feature_extractor" / "preprocessor_config.json")),
         process=process,
@@ -182,23 +176,23 @@ def no_progress_bar() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def load_text(folder: Path, values: dict[str, Any]) -> Any:
-    """The text encoder of a model folder: its own, or the hub's where the folder names one (each part on its own)."""
+def load_text(folder: Path, values: dict[str, Any], dtype: torch.dtype | None = None) -> Any:
+    """The text encoder of a model folder: its own, or the hub's where the folder names one (each part on its own).
+
+    dtype None is float32.
+    """
     import torch
     from transformers import AutoTokenizer, T5EncoderModel
 
-    from flowsep.text import TextConfig, TextEncoder, load_tokenizer
+    from flowsep.text import TextConfig, TextEncoder, load_t5, load_tokenizer
 
-    config = TextConfig(**values)
+    config, dtype = TextConfig(**values), dtype or torch.float32
     try:
         if (folder / "text_encoder").is_dir():
-            with no_progress_bar():
-                model, found = T5EncoderModel.from_pretrained(
-                    folder / "text_encoder", dtype=torch.float32, local_files_only=True, output_loading_info=True
-                )
-            refuse_missing("text_encoder", found)
+            model = load_t5(folder / "text_encoder", dtype)
         else:
-            model = T5EncoderModel.from_pretrained(config.hub, dtype=torch.float32)
+            with no_progress_bar():
+                model = T5EncoderModel.from_pretrained(config.hub, dtype=dtype)
         if (folder / "tokenizer").is_dir():
             tokenizer = load_tokenizer(folder / "tokenizer")
         else:

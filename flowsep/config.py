@@ -139,7 +139,7 @@ class VocoderLossConfig:
     magnitude: float = 1.0  # L1 on log magnitudes, mean of three resolutions
     convergence: float = 1.0  # spectral convergence, the same
     adversarial: float = 0.0  # fooling the discriminators; BigVGAN's ratio to the mel is 1 to 45
-    feature: float = 1.0  # times adversarial: feature matching, which the package doubles
+    feature: float = 1.0  # times adversarial: feature matching, which counts twice already
     discriminators: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
 
 

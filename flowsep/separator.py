@@ -16,7 +16,7 @@ from flowsep.config import ModelConfig, SamplingConfig
 from flowsep.errors import ModelError, UsageError
 from flowsep.flow import ADAPTIVE, SOLVER_NAMES
 from flowsep.flow.grids import parse_grid
-from flowsep.flow.guidance import Counted, Stopped, Watch, guided, limited, watched
+from flowsep.flow.guidance import Counted, Stopped, Watch, guided, limited, paired, watched
 from flowsep.flow.path import FlowConfig, as_velocity, noise_along, seeded_noise, start_of
 from flowsep.flow.solvers import SOLVERS, Velocity, euler
 from flowsep.heard import Heard, normalise
@@ -25,8 +25,9 @@ from flowsep.presence import PresenceConfig, presence
 from flowsep.protocol import Choice, SampleOptions, Separation
 from flowsep.render import band_mask, bin_weights, stft_mask
 from flowsep.stopwatch import Stopwatch
-from flowsep.text import TextEncoder, TextState
-from flowsep.unet import call_unet
+from flowsep.text import TextEncoder, TextState, rows_of
+from flowsep.unet import call_unet, hasten
+from vocoder.measures import measures
 from vocoder.mel import MelConfig, mel_filterbank, mel_of_magnitude, stft
 from vocoder.model import Vocoder
 
@@ -60,7 +61,7 @@ class LatentSeparator(nn.Module):
         super().__init__()
         if vocoder is not None and vocoder.config.mel != mel:
             raise ModelError(f"the vocoder was made for another mel ({vocoder.config.mel}) than the model ({mel})")
-        self.unet, self.codec, self.text, self.vocoder = unet, codec, text, vocoder
+        self.unet, self.codec, self.text, self.vocoder = hasten(unet), codec, text, vocoder
         self.mel, self.process, self.sampling, self.name = mel, process, sampling, name
         self.presence: PresenceConfig | None = None  # fitted after training: `flowsep calibrate`
         self.encoders: dict[str, TextAudioEncoder] = {}  # by candidate score, loaded when first asked for
@@ -133,10 +134,7 @@ class LatentSeparator(nn.Module):
         return next(self.unet.parameters()).dtype
 
     def resolve(self, options: SampleOptions | None) -> SampleOptions:
-        """Options with the model's solver and rendering filled in; UsageError for what does not exist or fit together.
-
-        A process adds what it makes of steps and grid.
-        """
+        """Options with solver and rendering filled in (a process adds steps and grid); UsageError for misfits."""
         options = options or SampleOptions()
         options = replace(
             options, solver=options.solver or self.sampling.solver, render=options.render or self.sampling.render
@@ -189,7 +187,7 @@ class LatentSeparator(nn.Module):
         rows = torch.arange(len(texts), device=self.device).repeat_interleave(len(seeds))
         shape = (source.shape[1] * self.process.stream_count, *source.shape[2:])
         noise = self.noise(shape, seeds, count, at).to(source)  # the same in any batch
-        latent, calls = self.generate(source[rows], _rows(text, rows), _rows(without, rows), noise, options, watch)
+        latent, calls = self.generate(source[rows], rows_of(text, rows), rows_of(without, rows), noise, options, watch)
         clock.lap("sampler")
         mels = [self.codec.decode(z).float() for z in latent.to(self.dtype).chunk(self.process.stream_count, dim=1)]
         clock.lap("decode")
@@ -252,15 +250,17 @@ class LatentSeparator(nn.Module):
         precision.
         """
         conditioned = Counted(self.velocity(source, text))
-        unconditioned = Counted(self.velocity(source, without)) if without is not None else conditioned
-        velocity = guided(conditioned, unconditioned, options.guidance)
+        guiding = conditioned if without is None else Counted(self.velocity(source, without))
+        velocity = guided(conditioned, guiding, options.guidance)
+        if without is not None and measures().paired:
+            guiding = Counted(self.velocity(torch.cat([source, source]), text.cat(without)), each=2)
+            velocity = paired(guiding, options.guidance)
         velocity = limited(velocity, conditioned, options.guidance_interval)
         try:
             latent = self.solve(watched(velocity, watch), self.start(source, noise), options)
         except Stopped as stopped:
             latent = stopped.estimate
-        calls = conditioned.calls + (unconditioned.calls if without is not None else 0)
-        return latent, calls * len(source)
+        return latent, sum(counted.calls for counted in {conditioned, guiding}) * len(source)
 
     def network(self, source: Tensor, text: TextState) -> Callable[[Tensor, Tensor], Tensor]:
         """The UNet's output as a function of time (or timestep) and state, at this mixture latent and text."""
@@ -365,7 +365,7 @@ class FlowSep(LatentSeparator):
         if options.solver in ADAPTIVE and len(source) > 1:  # error control must not couple the items of a batch
             rows = [slice(i, i + 1) for i in range(len(source))]
             solved = [
-                self.generate(source[r], _rows(text, r), _rows(without, r), noise[r], options, watch) for r in rows
+                self.generate(source[r], rows_of(text, r), rows_of(without, r), noise[r], options, watch) for r in rows
             ]
             return torch.cat([latent for latent, _ in solved]), sum(calls for _, calls in solved)
         return super().generate(source, text, without, noise, options, watch)
@@ -391,7 +391,3 @@ class FlowSep(LatentSeparator):
             times = torch.tensor([0.0, ADAPTIVE_END, 1.0]).to(start)
         before_last = solver(velocity, start, times[:-1]) if len(times) > 2 else start
         return euler(velocity, before_last, times[-2:])
-
-
-def _rows(text: TextState | None, rows: slice | Tensor) -> TextState | None:
-    return None if text is None else TextState(text.hidden[rows], text.mask[rows])

@@ -14,6 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vocoder.measures import measures
+from vocoder.weights import load_network
+
 CACHED_NUMBERS = 2**24  # of the states that a text encoder keeps (64 MiB), the oldest go first
 
 
@@ -56,6 +59,11 @@ class TextState:
         return nn.functional.pad(self.hidden, (0, 0, 0, extra)), nn.functional.pad(self.mask, (0, extra))
 
 
+def rows_of(text: TextState | None, rows: slice | Tensor) -> TextState | None:
+    """Some items of a batch of texts; None of none."""
+    return None if text is None else TextState(text.hidden[rows], text.mask[rows])
+
+
 def build_t5(config: TextConfig) -> nn.Module:
     """A freshly initialised T5EncoderModel of these sizes (gated GELU, as Flan-T5)."""
     from transformers import T5Config, T5EncoderModel
@@ -77,28 +85,41 @@ def build_t5(config: TextConfig) -> nn.Module:
     )
 
 
+def load_t5(folder: Path, dtype: torch.dtype) -> nn.Module:
+    """The T5EncoderModel saved in `folder`, frozen; OSError where its file lacks tensors."""
+    from transformers import T5Config, T5EncoderModel
+
+    config = T5Config.from_pretrained(folder, local_files_only=True)
+    tied = {"encoder.embed_tokens.weight": "shared.weight"}
+    model = load_network(lambda: T5EncoderModel(config), folder / "model.safetensors", dtype, tied)
+    model.tie_weights()
+    return model
+
+
 class TextEncoder(nn.Module):
     """Captions -> TextState. States of distinct queries are computed once and kept, when no gradient is asked for."""
 
     def __init__(self, model: nn.Module, tokenizer: Any, config: TextConfig) -> None:
         super().__init__()
         self.model, self.tokenizer, self.config = model, tokenizer, config
+        self.capacity: int | None = CACHED_NUMBERS  # None: nothing goes
         self._cache: dict[tuple[str, torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
 
     def encode(self, texts: Sequence[str]) -> TextState:
         """TextState of the captions as they are: no template, no lower-casing (the tokenizer may do it)."""
         if any(p.requires_grad for p in self.model.parameters()):  # in training: what is kept would go stale
-            return self._run(texts)
+            return self.run(texts)
         weight = next(self.model.parameters())
         keys = [(text, weight.device, weight.dtype) for text in texts]
         missing = list(dict.fromkeys(key for key in keys if key not in self._cache))
         # One at a time: the result must not depend on which other queries share the call.
         for key in missing:
-            state = self._run([key[0]])
+            state = self.run([key[0]])
             self._cache[key] = (state.hidden, state.mask)
         rows = [TextState(*self._cache[key]) for key in keys]
-        kept = sum(hidden.numel() for hidden, _ in self._cache.values()) if missing else 0
-        while kept > CACHED_NUMBERS:
+        full = bool(missing) and self.capacity is not None
+        kept = sum(hidden.numel() for hidden, _ in self._cache.values()) if full else 0
+        while full and kept > self.capacity:
             kept -= self._cache.pop(next(iter(self._cache)))[0].numel()
         length = max(row.hidden.shape[1] for row in rows)
         padded = [row.padded(length) for row in rows]
@@ -131,8 +152,16 @@ class TextEncoder(nn.Module):
         hidden = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
         return TextState(hidden, mask.to(hidden.dtype))
 
-    def _run(self, texts: Sequence[str]) -> TextState:
-        return self.states(*self.tokens(texts))
+    def run(self, texts: Sequence[str]) -> TextState:
+        """TextState of the captions, computed anew: a known one is not looked up and none is kept.
+
+        The states of padding are zeros, since the mask hides them and no other state depends on them. Not so those of
+        the empty caption, which the UNet sees without its mask (`unconditional`).
+        """
+        ids, mask = self.tokens(texts)
+        length = int(mask.sum(1).max()) if measures().trimmed and all(texts) else mask.shape[1]
+        state = self.states(ids[:, :length], mask[:, :length])
+        return TextState(*state.padded(mask.shape[1]))
 
 
 def train_tokenizer(captions: Sequence[str], vocab_size: int) -> Any:

@@ -6,10 +6,15 @@ flowsep-reference section 13 shows that this class reproduces the official netwo
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+
+from vae.winograd import use_winograd
+from vocoder.weights import WEIGHTS, load_network
 
 if TYPE_CHECKING:
     from flowsep.text import TextState
@@ -59,18 +64,35 @@ def build_unet(config: UNetConfig, streams: int, latent_channels: int, text_widt
     )
 
 
+def load_unet(folder: Path, dtype: torch.dtype) -> nn.Module:
+    """The network saved in `folder`, frozen; ModelError where its file lacks tensors."""
+    from diffusers.pipelines.audioldm2.modeling_audioldm2 import AudioLDM2UNet2DConditionModel
+
+    config = AudioLDM2UNet2DConditionModel.load_config(folder, local_files_only=True)
+    build = partial(AudioLDM2UNet2DConditionModel.from_config, config)
+    return load_network(build, folder / WEIGHTS, dtype)
+
+
+def hasten(unet: nn.Module) -> nn.Module:
+    """`unet` itself, with the fast forms of what it computes, which `vocoder.measures` switches; weights stay."""
+    from flowsep.attention import keep_text_states
+
+    use_winograd(unet)
+    keep_text_states(unet)
+    return unet
+
+
 def call_unet(unet: nn.Module, t: Tensor, x: Tensor, mixture: Tensor, text: TextState) -> Tensor:
     """Network output, like the state x (B, K * C, S, F) in shape and precision, at time t, () or (B,).
 
-    t is a flow's time in 0..1, not scaled (flowsep-reference 5), or a diffusion's timestep, a whole number from 0,
-    which half precision would round. The state's channels come first, the mixture latent (B, C, S, F) last. Output
-    channels beyond the state's are never trained and are dropped.
+    t is a flow's time in 0..1, not scaled (flowsep-reference 5), or a diffusion's timestep, a whole number from 0. It
+    keeps its precision, whatever the network's, which takes its sines in float32. The state's channels come first, the
+    mixture latent (B, C, S, F) last. Output channels beyond the state's are never trained and are dropped.
     """
-    times = t.expand(x.shape[0])
     labels = text.pooled() if unet.config.class_embed_type is not None else None
     out = unet(
         torch.cat([x, mixture], dim=1).to(unet.dtype),
-        times if t.dtype == torch.long else times.to(unet.dtype),
+        t.expand(x.shape[0]),
         encoder_hidden_states=text.hidden,
         encoder_attention_mask=text.mask,
         class_labels=labels,

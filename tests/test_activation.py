@@ -8,7 +8,8 @@ import torch
 from bigvgan.activations import Snake, SnakeBeta
 from bigvgan.alias_free_activation.torch.act import Activation1d
 
-from vocoder.activation import FRAME, ROWS, FramedActivation, plain_activations
+from vocoder.activation import FRAME, ROWS, FramedActivation
+from vocoder.measures import PLAIN, measures, using
 from vocoder.model import Vocoder, VocoderConfig
 
 
@@ -36,6 +37,19 @@ def test_frames_and_channels_in_several_blocks_change_nothing():
         torch.testing.assert_close(framed(sound), plain(sound), rtol=0, atol=1e-5)
 
 
+def test_half_precision_is_nearer_to_full_precision_than_the_packages_path():
+    plain, framed = pair()
+    sound = torch.randn(2, 3, 1001).bfloat16()
+    for part in (plain, framed):
+        part.to(torch.bfloat16)
+    with torch.inference_mode():
+        exact = plain.float()(sound.float())
+        plain.bfloat16()
+        errors = [(path(sound).float() - exact).abs().mean() for path in (framed, plain)]
+    assert framed(sound[:, :, :1]).dtype == torch.bfloat16
+    assert errors[0] < errors[1] < 0.05
+
+
 def test_training_takes_the_packages_path_and_keeps_its_gradients():
     plain, framed = pair()
     sound = torch.randn(1, 3, 100, requires_grad=True)
@@ -56,12 +70,22 @@ def test_every_activation_of_the_vocoder_is_framed_and_keys_are_the_packages():
 def test_the_packages_path_can_be_asked_for():
     plain, framed = pair()
     sound = torch.randn(1, 3, 100)
-    with torch.inference_mode(), plain_activations():
+    with torch.inference_mode(), using(PLAIN):
         assert torch.equal(framed(sound), plain(sound))
-    assert FramedActivation.enabled
+    assert measures().framed
 
 
 def test_loading_the_package_leaves_matplotlibs_backend_alone():
     code = "import matplotlib; matplotlib.use('svg'); import vocoder.activation; print(matplotlib.get_backend())"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "svg"
+
+
+def test_loading_the_package_leaves_its_unused_imports_out_and_whole_for_others():
+    code = (
+        "import sys, vocoder.package as ours; names = [n for n in ('librosa', 'matplotlib') if n in sys.modules];"
+        "from bigvgan.utils import plot_spectrogram; import bigvgan, librosa.filters, matplotlib.pylab;"
+        "print(names, bigvgan.BigVGAN is ours.BigVGAN, bigvgan.meldataset.librosa_mel_fn is librosa.filters.mel)"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "[] True True"

@@ -398,6 +398,15 @@ def test_every_command_in_the_help_exists(name):
     assert isinstance(command, typer.Typer) or callable(command)
 
 
+def test_torch_is_told_to_ask_for_huge_pages_unless_the_user_says_otherwise(monkeypatch):
+    monkeypatch.delenv("THP_MEM_ALLOC_ENABLE", raising=False)
+    main(["--version"])
+    assert os.environ["THP_MEM_ALLOC_ENABLE"] == "1"
+    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "0")
+    main(["--version"])
+    assert os.environ["THP_MEM_ALLOC_ENABLE"] == "0"
+
+
 def test_version_and_bare_command(capfd):
     assert main(["--version"]) == 0
     assert capfd.readouterr().out.startswith("flowsep ")

@@ -9,11 +9,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+
+from vae.winograd import use_winograd
+from vocoder.weights import WEIGHTS, load_network
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ class MelVAE(nn.Module):
 
     def __init__(self, autoencoder: nn.Module) -> None:
         super().__init__()
+        use_winograd(autoencoder)
         self.autoencoder = autoencoder
         self.latent_channels = autoencoder.config.latent_channels
         self.stride = 2 ** (len(autoencoder.config.block_out_channels) - 1)
@@ -130,11 +135,12 @@ def build_codec(config: CodecConfig) -> MelVAE | MelPatches:
     raise ValueError(f"unknown codec.kind {config.kind!r}; choose vae or patches")
 
 
-def load_codec(folder: Path) -> MelVAE | MelPatches:
-    """The codec saved in `folder`, whichever member of the seam it is."""
+def load_codec(folder: Path, dtype: torch.dtype = torch.float32) -> MelVAE | MelPatches:
+    """The codec saved in `folder`, whichever member of the seam it is, frozen; OSError where tensors are missing."""
     config: dict[str, Any] = json.loads((Path(folder) / "config.json").read_text())
     if config.get("_class_name") == "MelPatches":
         return MelPatches(config["patch"], config["mean"], config["std"])
     from diffusers import AutoencoderKL
 
-    return MelVAE(AutoencoderKL.from_pretrained(folder, local_files_only=True))
+    config = AutoencoderKL.load_config(folder, local_files_only=True)
+    return MelVAE(load_network(partial(AutoencoderKL.from_config, config), folder / WEIGHTS, dtype))

@@ -1,4 +1,4 @@
-"""BigVGAN's anti-aliased activation as matrix products, for inference in float32 on a CPU.
+"""BigVGAN's anti-aliased activation as matrix products, for inference on a CPU in float32 or bfloat16.
 
 The package up-samples by 2 (a 12-tap filter), applies snake and samples down again (12 taps): three passes over memory
 per filter, with one-channel convolutions that leave a CPU's vector units idle. Both filters are banded matrices;
@@ -8,25 +8,22 @@ keys, same values up to rounding; everything else (gradients, other precisions, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor, nn
 
+from vocoder.measures import measures
 from vocoder.package import Activation1d
 
 FRAME = 32  # samples per frame
 HALO = 6  # input samples needed on either side of a frame, and up-sampled ones needed on either side of its own
 ROWS = 8192  # frames treated at once: about 2.5 MB between the two products
 TAPS = 12
+PRECISIONS = (torch.float32, torch.bfloat16)  # of the sound; all else is float32
 EPSILON = 1e-9  # the package's guard against division by zero
 
 
 class FramedActivation(Activation1d):
     """A drop-in for the package's Activation1d at its ratio 2 and 12 taps, made from one whose modules it shares."""
-
-    enabled = True  # False: the package's path everywhere, see `plain_activations`
 
     def __init__(self, plain: Activation1d) -> None:
         nn.Module.__init__(self)
@@ -35,14 +32,14 @@ class FramedActivation(Activation1d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T) -> (B, C, T)."""
-        if not self.enabled or torch.is_grad_enabled() or x.dtype != torch.float32 or x.device.type != "cpu":
+        if not measures().framed or torch.is_grad_enabled() or x.dtype not in PRECISIONS or x.device.type != "cpu":
             return super().forward(x)
         batch, channels, length = x.shape
         frames = -(-length // FRAME)
         padded = nn.functional.pad(x, (HALO, HALO + frames * FRAME - length), mode="replicate")
         framed = padded.unfold(-1, FRAME + 2 * HALO, FRAME)
-        up = up_matrix(2 * self.upsample.filter[0, 0])
-        down = down_matrix(self.downsample.lowpass.filter[0, 0])
+        up = up_matrix(2 * self.upsample.filter[0, 0].float())
+        down = down_matrix(self.downsample.lowpass.filter[0, 0].float())
         rate, gain = (value[:, None, None] for value in snake_parameters(self.act))
         out = x.new_empty(batch, channels, frames, FRAME)
         height = max(1, ROWS // frames)
@@ -50,7 +47,7 @@ class FramedActivation(Activation1d):
             c = slice(first_channel, first_channel + height)
             for first in range(0, frames, ROWS):
                 f = slice(first, min(first + ROWS, frames))
-                block = framed[:, c, f]
+                block = framed[:, c, f].float()  # in half precision too: these products are short, and the sine is not
                 # One tall product; as a batch of (frames, 44) ones it takes twice as long.
                 wide = (block.reshape(-1, up.shape[0]) @ up).view(*block.shape[:3], up.shape[1])
                 hold_edges(wide, first, frames, length)
@@ -97,20 +94,10 @@ def hold_edges(wide: Tensor, first: int, frames: int, length: int) -> None:
 
 def snake_parameters(act: nn.Module) -> tuple[Tensor, Tensor]:
     """(rate, gain), each (C,), of the package's Snake or SnakeBeta: x + gain sin(rate x)^2."""
-    alpha, beta = act.alpha, getattr(act, "beta", act.alpha)
+    alpha, beta = act.alpha.float(), getattr(act, "beta", act.alpha).float()
     if act.alpha_logscale:
         alpha, beta = alpha.exp(), beta.exp()
     return alpha, 1.0 / (beta + EPSILON)
-
-
-@contextmanager
-def plain_activations() -> Iterator[None]:
-    """The package's own path within this context: to compare with, and to count the operations that the model needs."""
-    before, FramedActivation.enabled = FramedActivation.enabled, False
-    try:
-        yield
-    finally:
-        FramedActivation.enabled = before
 
 
 def frame_activations(module: nn.Module) -> None:

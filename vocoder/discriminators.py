@@ -12,8 +12,6 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, pad
 from torch.nn.utils.parametrizations import weight_norm
 
-from vocoder.package import discriminator_loss, feature_loss, generator_loss
-
 SLOPE = 0.1  # of the leaky rectifiers
 Judgement = tuple[Tensor, list[Tensor]]  # scores (B, n), and the features (B, C, H, W) of each layer
 
@@ -115,13 +113,16 @@ class Discriminators(nn.Module):
 def adversarial_losses(judges: Discriminators, made: Tensor, audio: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(discriminators', generator's, feature) losses of generated waveforms (B, T) against real ones (B, T).
 
-    Least squares and feature matching (HiFi-GAN eqs. 1 to 4), summed over discriminators by the package's functions.
-    The discriminators' gradient does not reach `made`, nor the generator's the discriminators, so that one backward
-    pass and one optimiser serve both: both move at once instead of in turn.
+    Least squares and feature matching (HiFi-GAN eqs. 1 to 4), summed over discriminators; feature matching counts twice
+    (eq. 5). The discriminators' gradient does not reach `made`, nor the generator's the discriminators, so that one
+    backward pass and one optimiser serve both: both move at once instead of in turn.
     """
-    real, fake = judges(audio), judges(made.detach())
-    own, _, _ = discriminator_loss([score for score, _ in real], [score for score, _ in fake])
-    seen = judges.frozen(made)
-    fooled, _ = generator_loss([score for score, _ in seen])
-    wanted = [[feature.detach() for feature in features] for _, features in real]
-    return own, fooled, feature_loss(wanted, [features for _, features in seen])
+    real, fake, seen = judges(audio), judges(made.detach()), judges.frozen(made)
+    own = sum((1 - score).square().mean() for score, _ in real) + sum(score.square().mean() for score, _ in fake)
+    fooled = sum((1 - score).square().mean() for score, _ in seen)
+    layers = [
+        (wanted.detach() - found).abs().mean()
+        for (_, of_real), (_, of_seen) in zip(real, seen, strict=True)
+        for wanted, found in zip(of_real, of_seen, strict=True)
+    ]
+    return own, fooled, 2 * sum(layers)

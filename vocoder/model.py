@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from vocoder.mel import MelConfig
-
-WEIGHTS = "diffusion_pytorch_model.safetensors"
+from vocoder.weights import WEIGHTS, load_network
 
 
 @dataclass(frozen=True)
@@ -94,13 +94,13 @@ class Vocoder(nn.Module):
         save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
 
     @classmethod
-    def from_pretrained(cls, folder: Path | str) -> Vocoder:
-        """The vocoder saved in `folder`, on the CPU in evaluation mode."""
-        from safetensors.torch import load_file
-
+    def from_pretrained(cls, folder: Path | str, dtype: torch.dtype = torch.float32) -> Vocoder:
+        """The vocoder saved in `folder`, on the CPU, frozen; OSError where its file lacks tensors."""
         folder = Path(folder)
-        vocoder = cls(vocoder_config_from_dict(json.loads((folder / "config.json").read_text())))
-        vocoder.generator.load_state_dict(load_file(folder / WEIGHTS))
+        config = vocoder_config_from_dict(json.loads((folder / "config.json").read_text()))
+        with torch.device("meta"):
+            vocoder = cls(config)
+        vocoder.generator = load_network(lambda: vocoder.generator, folder / WEIGHTS, dtype)
         return vocoder.eval()
 
 

@@ -21,6 +21,7 @@ from flowsep.heard import Heard
 from flowsep.protocol import SampleOptions
 from flowsep.separator import LatentSeparator
 from flowsep.unet import call_unet
+from vocoder.measures import PLAIN, measures
 from vocoder.mel import stft
 
 WARMUP = 2  # calls that do not count
@@ -138,6 +139,7 @@ def describe_settings(separator: LatentSeparator, name: str, work: Workload, opt
         "dtype": str(separator.dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
         "compile": work.compile,
+        "plain": measures() == PLAIN,
         "batch": work.batch,
         "steps": options.steps,
         "solver": options.solver,
@@ -184,7 +186,7 @@ def stages_of(separator: LatentSeparator, mixture: Tensor, options: SampleOption
     masking = replace(options, render="mixture")
 
     def read() -> list[Tensor]:  # one at a time, as TextEncoder.encode does
-        return [separator.text.states(*separator.text.tokens([query])).hidden for query in queries]
+        return [separator.text.run([query]).hidden for query in queries]
 
     def decode() -> list[Tensor]:
         return [separator.codec.decode(stream) for stream in streams]

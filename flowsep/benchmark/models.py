@@ -15,17 +15,20 @@ from flowsep.unet import build_unet
 from vae.model import build_codec
 from vocoder.model import Vocoder
 
-TOKENS = 12  # of an ordinary query, for models that do not pad to a fixed length
+TOKENS = 12  # of an ordinary query
 
 
 class RandomTokens:
     """Stands in for a tokenizer where none can be had: a query's length matters to latency, its words do not."""
 
     def __init__(self, length: int) -> None:
-        self.length = length
+        self.length = length  # of the padded query
 
     def __call__(self, texts: Any, **_: Any) -> dict[str, Tensor]:
-        return {name: torch.ones(len(texts), self.length, dtype=torch.long) for name in ("input_ids", "attention_mask")}
+        """Token ids and mask (B, length)."""
+        mask = torch.ones(len(texts), self.length, dtype=torch.long)
+        mask[:, TOKENS:] = 0
+        return {"input_ids": mask.clone(), "attention_mask": mask}
 
 
 def random_separator(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> LatentSeparator:

@@ -67,11 +67,7 @@ def latency_lines(report: dict[str, Any]) -> list[str]:
 
 def about_lines(report: dict[str, Any]) -> list[str]:
     """What was measured and on what, in a few lines."""
-    chosen, machine, ceilings = report["settings"], report["machine"], report["ceilings"]
-    threads = "" if chosen["device"].startswith("cuda") else f", {chosen['threads']} threads"
-    compiled = f", compiled ({chosen['compile']})" if chosen["compile"] else ""
-    git = machine["git"] or {}
-    revision = f"{(git.get('revision') or 'unknown')[:10]}{' with changes' if git.get('dirty') else ''}"
+    chosen, ceilings = report["settings"], report["ceilings"]
     peaks = ", ".join(
         f"{name.removesuffix('_mib').replace('_', ' ')} {mib:.0f} MiB"
         for name, mib in report["peak_memory"].items()
@@ -82,13 +78,26 @@ def about_lines(report: dict[str, Any]) -> list[str]:
         f"{chosen['model']} ({chosen['class']}, {report['parameters'] / 1e6:.1f} M parameters): "
         f"{chosen['audio_seconds']:.2f} s of audio, batch {chosen['batch']}, {chosen['steps']} steps "
         f"({chosen['solver']}, {chosen['nfe']} NFE), {chosen['render']} rendering",
-        f"{chosen['device_name']}, {chosen['dtype']}{threads}{compiled}; torch {machine['versions']['torch']}, "
-        f"flowsep {machine['versions']['flowsep']} at {revision}, {machine['date']}",
+        about_machine(report),
         f"real-time factor {report['real_time_factor']:.4g}, {report['clips_per_second']:.4g} clips/s; {load}"
         f"first run {seconds(report['first_run_s'])}; peak memory: {peaks}",
         f"ceilings before and after: matrix product {_pair(ceilings, 'gflops')} GFLOP/s ({chosen['dtype']}), "
         f"copy {_pair(ceilings, 'gbytes')} GB/s",
     ]
+
+
+def about_machine(report: dict[str, Any]) -> str:
+    """Device, precision, versions, revision and date in one line."""
+    chosen, machine = report["settings"], report["machine"]
+    threads = "" if chosen["device"].startswith("cuda") else f", {chosen['threads']} threads"
+    compiled = f", compiled ({chosen['compile']})" if chosen["compile"] else ""
+    plain = ", plain" if chosen.get("plain") else ""
+    git = machine["git"] or {}
+    revision = f"{(git.get('revision') or 'unknown')[:10]}{' with changes' if git.get('dirty') else ''}"
+    return (
+        f"{chosen['device_name']}, {chosen['dtype']}{plain}{threads}{compiled}; torch {machine['versions']['torch']}, "
+        f"flowsep {machine['versions']['flowsep']} at {revision}, {machine['date']}"
+    )
 
 
 def _pair(ceilings: dict[str, Any], name: str) -> str:

@@ -126,10 +126,10 @@ def count_gflop(call: Callable[[], Any]) -> float:
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    from vocoder.activation import plain_activations
+    from vocoder.measures import PLAIN, using
 
     # The fused attention kernels of the CPU are not in the counter's table; the plain ones are.
-    with sdpa_kernel(SDPBackend.MATH), plain_activations(), FlopCounterMode(display=False) as counter:
+    with sdpa_kernel(SDPBackend.MATH), using(PLAIN), FlopCounterMode(display=False) as counter:
         call()
     return counter.get_total_flops() / 1e9
 

@@ -45,7 +45,15 @@ def latency(
     matrix: Annotated[
         bool, typer.Option("--matrix", help="Steps x {flow, diffusion}: Table III of the paper.")
     ] = False,
-    budget: Annotated[float, typer.Option(help="Seconds per row of --matrix; longer ones are extrapolated.")] = 60.0,
+    ladder: Annotated[
+        bool, typer.Option("--ladder", help="One fast measure after the other, in turns with the plain path.")
+    ] = False,
+    guidance: Annotated[float, typer.Option(help="Of --ladder.")] = 1.0,
+    plain: Annotated[bool, typer.Option("--plain", help="Without the fast measures (docs/performance.md).")] = False,
+    budget: Annotated[
+        float | None,
+        typer.Option(help="Seconds per row: --matrix extrapolates longer ones [60], --ladder stops repeating [40]."),
+    ] = None,
     compare: Annotated[
         tuple[Path, Path] | None, typer.Option(metavar="A.json B.json", help="Only compare two reports.")
     ] = None,
@@ -58,17 +66,25 @@ def latency(
     """Seconds, memory, operations and bytes of each stage and end to end, against the machine's own ceilings."""
     if compare is not None:
         return print_comparison(*compare)
+    budget = (40.0 if ladder else 60.0) if budget is None else budget
     check(dtype, compile_mode, render, device, budget)
     counts = parse_steps(steps)
     if len(counts) > 1 and not matrix:
         raise_usage("several --steps need --matrix")
+    if ladder and (matrix or compiled or plain or dtype != "float32"):
+        raise_usage("--ladder goes through precisions and measures by itself; leave the others out")
     if matrix and model is not None:
         raise_usage("--matrix builds its models from --config; leave --model out")
     check_output(output, overwrite or matrix)
 
+    from flowsep.benchmark.ladder import ladder_lines, measure_ladder
     from flowsep.benchmark.latency import Workload, benchmark_latency
     from flowsep.benchmark.matrix import STEPS, families_of, matrix_lines, run_matrix
     from flowsep.benchmark.report import latency_lines, write_report
+    from vocoder.measures import PLAIN, use_measures
+
+    if plain:
+        use_measures(PLAIN)
 
     note = notes(quiet)
     mode = compile_mode if compiled else None
@@ -81,10 +97,13 @@ def latency(
         report = run_matrix(families_of(config), build, chosen, precision, counts or STEPS, work, budget, output, note)
         return typer.echo("\n".join(matrix_lines(report)))
     separator, load_seconds = Builder(chosen, precision)(config, model)
-    report = benchmark_latency(separator, model or config, work, load_seconds, note)
+    if ladder:
+        report, lines = measure_ladder(separator, model or config, work, budget, guidance, note), ladder_lines
+    else:
+        report, lines = benchmark_latency(separator, model or config, work, load_seconds, note), latency_lines
     if output is not None:
         write_report(output, report, overwrite)
-    typer.echo("\n".join(latency_lines(report)))
+    typer.echo("\n".join(lines(report)))
 
 
 def notes(quiet: bool) -> Callable[[str], None]:
@@ -227,13 +246,17 @@ def precision(
 
 
 @app.command()
-def show(report: Annotated[Path, typer.Argument(help="JSON of latency, latency --matrix or precision.")]) -> None:
+def show(
+    report: Annotated[Path, typer.Argument(help="JSON of latency, its --matrix or --ladder, or precision.")],
+) -> None:
     """Print the tables of a report again."""
+    from flowsep.benchmark.ladder import ladder_lines
     from flowsep.benchmark.matrix import matrix_lines
     from flowsep.benchmark.precision import precision_lines
     from flowsep.benchmark.report import latency_lines, read_report
 
-    lines = {"latency": latency_lines, "latency-matrix": matrix_lines, "precision": precision_lines}
+    lines = {"latency": latency_lines, "latency-matrix": matrix_lines, "latency-ladder": ladder_lines}
+    lines["precision"] = precision_lines
     found = read_report(report, tuple(lines))
     typer.echo("\n".join(lines[found["kind"]](found)))
 

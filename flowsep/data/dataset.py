@@ -34,6 +34,7 @@ class DataConfig:
     augment: float = 0.0  # probability of each of speed, equaliser and reverberation per source
     synthetic: float = 0.0  # share of sources taken from the project's own synthesised sounds
     commercial_only: bool = True  # skip clips marked non-commercial
+    pool: int | None = None  # only so many mixtures, again and again, their latents kept: flow and diffusion
     phrasings: bool = True  # add the wordings of flowsep/data/phrasings.csv to a clip's own captions
     background: float = 0.5  # share of the other sounds that are recordings of --background, where there are any
     own_share: float = 0.5  # share of the draws that are of the classes of --data, where --background has classes too

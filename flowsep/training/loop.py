@@ -51,6 +51,13 @@ def learning_rate_share(step: int, stage: StageConfig) -> float:
     )
 
 
+def training_device() -> torch.device:
+    """Where `fit` puts what it trains."""
+    from accelerate import PartialState
+
+    return PartialState().device
+
+
 class Logs:
     """Scalars to TensorBoard and, line by line, to metrics.jsonl."""
 

@@ -164,14 +164,11 @@ class LatentObjective(nn.Module):
         return TextState(state.hidden, keep)
 
     def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        with torch.no_grad(), full_precision(batch["mixture"]):
-            mixture, target = (self.front_end.spectrum(batch[key]) for key in ("mixture", "target"))
-            spectra = [target, mixture - target][: self.process.stream_count]
-            mels = [self.front_end.log_mel(spectrum) for spectrum in spectra]
-            mixture_mel = self.front_end.log_mel(mixture)
-            latent = torch.cat([self.codec.encode(mel) for mel in mels], dim=1)  # (B, K * C, S, F)
-            source = self.codec.encode(mixture_mel)
-        loss, estimate = self.latent_loss(latent, source, batch["text"])
+        if "latent" in batch:  # from a pool (flowsep.training.latents): encoded before, and nothing to render
+            loss, _ = self.latent_loss(batch["latent"], batch["source"], batch["text"])
+            return getattr(self.weights, self.method) * loss, {self.method: loss}
+        mixture, target, mels, mixture_mel = self.analyse(batch)
+        loss, estimate = self.latent_loss(*self.encode(mels, mixture_mel), batch["text"])
         parts = {self.method: loss}
         total = getattr(self.weights, self.method) * loss
         if self.weights.mel or self.weights.mask or self.weights.snr:
@@ -183,6 +180,25 @@ class LatentObjective(nn.Module):
             parts.update(rendered)
             total = total + sum(getattr(self.weights, name) * value for name, value in rendered.items())
         return total, parts
+
+    @torch.no_grad()
+    def analyse(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor, list[Tensor], Tensor]:
+        """Spectra (B, bins, N) of mixture and target, log-mels (B, N, M) of each stream, and the mixture's."""
+        with full_precision(batch["mixture"]):
+            mixture, target = (self.front_end.spectrum(batch[key]) for key in ("mixture", "target"))
+            spectra = [target, mixture - target][: self.process.stream_count]
+            return mixture, target, [self.front_end.log_mel(s) for s in spectra], self.front_end.log_mel(mixture)
+
+    @torch.no_grad()
+    def encode(self, mels: list[Tensor], mixture_mel: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents (B, K * C, S, F) of the streams' log-mels (B, N, M), and (B, C, S, F) of the mixture's."""
+        with full_precision(mixture_mel):
+            return torch.cat([self.codec.encode(mel) for mel in mels], dim=1), self.codec.encode(mixture_mel)
+
+    def latents(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """What `encode` makes of a batch of waveforms, wherever it is: for a pool."""
+        device = self.bin_weights.device
+        return self.encode(*self.analyse({key: batch[key].to(device) for key in ("mixture", "target")})[2:])
 
     def latent_loss(self, latent: Tensor, source: Tensor, texts: list[str]) -> tuple[Tensor, Tensor]:
         """The loss, and the network's estimate of the target latent (B, K * C, S, F), at times drawn for each item.

@@ -26,7 +26,8 @@ from flowsep.data.synth import SYNTH_KINDS
 from flowsep.errors import InputError, ModelError, UsageError
 from flowsep.separator import LatentSeparator
 from flowsep.text import TextEncoder, build_t5, load_tokenizer, train_tokenizer
-from flowsep.training.loop import fit, latest_checkpoint
+from flowsep.training.latents import latent_dataset
+from flowsep.training.loop import fit, latest_checkpoint, training_device
 from flowsep.training.media import MediaLogger, VAEMedia
 from flowsep.training.objectives import DiffusionObjective, FlowObjective, VAEObjective, VocoderObjective
 from flowsep.training.teacher import meanings_of, teacher_words
@@ -265,6 +266,10 @@ def train_unet(
     expect_method(config, method)
     if config.codec.kind == "vae" and codec is None:
         raise UsageError("codec.kind is 'vae': train it first (flowsep train vae) and give its folder with --vae")
+    if config.data.pool and any((config.unet_loss.mel, config.unet_loss.mask, config.unet_loss.snr)):
+        raise UsageError(
+            "data.pool keeps latents, and the losses mel, mask and snr need waveforms; set one or the other"
+        )
     text = text or start
     refuse_other_method(config, run)
     prepare_run(config, run)
@@ -286,7 +291,12 @@ def train_unet(
         if kept == trained.process:  # the same flow, rendered otherwise: as its owner chose
             separator.process = kept
     media = MediaLogger(separator, dataset)
-    step = fit(objective, dataset, config.unet_stage, run, config.seed, max_minutes, media, quiet)
+    items = dataset
+    if config.data.pool:
+        encoder.capacity = None  # the captions of a pool are few
+        objective.to(training_device())
+        items = latent_dataset(config, codec, dataset, objective.latents, run, quiet)
+    step = fit(objective, items, config.unet_stage, run, config.seed, max_minutes, media, quiet)
     save_config(config, run / "config.yaml")
     separator.save_pretrained(run / "model", training={"steps": step, "seed": config.seed})
     return run / "model"

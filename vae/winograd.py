@@ -1,0 +1,183 @@
+"""3 x 3 convolutions with fewer multiplications, for inference on a CPU: Winograd's minimal filtering.
+
+A tile of 4 x 4 outputs takes 36 multiplications per pair of channels instead of 144 (Lavin and Gray, "Fast Algorithms
+for Convolutional Neural Networks", 2016, F(4 x 4, 3 x 3)): y = A^T [(G g G^T) * (B^T d B)] A for a tile d of 6 x 6
+inputs and a filter g. Over all tiles and channels the product in the middle is 36 matrix products; the transforms
+around it are two more, with Kronecker products of the small matrices: a CPU is faster at these than at sums of slices.
+
+Tiles of 4 have a rounding error of about 4 times the direct convolution's. Half precision could not bear that; it takes
+tiles of 2, which need 16 multiplications instead of 36.
+"""
+
+from __future__ import annotations
+
+import threading
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+
+from vocoder.measures import measures
+
+# Where the polynomials of the transform are evaluated, besides infinity. For tiles of 4, the points that make the
+# rounding error least (1 / 4 of that of the usual 0, 1, -1, 2, -2): found by search, with 8/5 = 1 / (5/8).
+POINTS = {2: (0.0, 1.0, -1.0), 4: (0.0, 5 / 8, -5 / 8, 8 / 5, -8 / 5)}
+TILES = {torch.float32: 4, torch.bfloat16: 2}  # outputs per side
+TILES_AT_ONCE = 128  # so that what lies between the products stays in the cache
+LEAST_CHANNELS = {torch.float32: 128, torch.bfloat16: 256}  # below them the transforms cost what the products save
+LEAST_PIXELS = 256  # below, the products have few rows and the time goes into reading 4 times the weights
+
+
+class WinogradConv2d(nn.Conv2d):
+    """A drop-in for a 3 x 3 convolution, made from one whose parameters it shares.
+
+    Shapes that do not pay, gradients, other precisions and other devices take the direct convolution.
+    """
+
+    def __init__(self, plain: nn.Conv2d) -> None:
+        nn.Module.__init__(self)
+        self.__dict__.update({name: value for name, value in vars(plain).items() if not name.startswith("_")})
+        self._reversed_padding_repeated_twice = plain._reversed_padding_repeated_twice
+        self.weight, self.bias = plain.weight, plain.bias
+        self.training = plain.training
+        self.kept: tuple[tuple[int, int, torch.dtype], Tensor] | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C', H, W), channels last in memory where the fast path ran."""
+        if not (measures().winograd and possible(x, self.weight)):
+            return super().forward(x)
+        if not pays(x, self.weight):
+            # From a neighbour that took the fast path x has its channels last, and the direct one is slower on that.
+            return super().forward(x.contiguous())
+        return winograd(x, self.filters(), self.bias, TILES[x.dtype])
+
+    def filters(self) -> Tensor:
+        """The transformed weights (t * t, C', C), kept while the weights are: 4 times their memory, 1.8 in bfloat16."""
+        version = 0 if self.weight.is_inference() else self.weight._version
+        key = (self.weight.data_ptr(), version, self.weight.dtype)
+        if self.kept is None or self.kept[0] != key:
+            self.kept = (key, transformed(self.weight, TILES[self.weight.dtype]))
+        return self.kept[1]
+
+
+def use_winograd(module: nn.Module) -> None:
+    """Replace every 3 x 3 convolution of stride 1 with many channels below `module`; parameters and names stay."""
+    for name, child in module.named_children():
+        if type(child) is nn.Conv2d and _is_usual(child):
+            setattr(module, name, WinogradConv2d(child))
+        else:
+            use_winograd(child)
+
+
+def _is_usual(plain: nn.Conv2d) -> bool:
+    shape = (plain.kernel_size, plain.stride, plain.padding, plain.dilation)
+    same = shape == ((3, 3), (1, 1), (1, 1), (1, 1)) and plain.groups == 1 and plain.padding_mode == "zeros"
+    return same and min(plain.in_channels, plain.out_channels) >= min(LEAST_CHANNELS.values())
+
+
+def possible(x: Tensor, weight: Tensor) -> bool:
+    """Whether the fast path may run on x (B, C, H, W)."""
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or x.device.type != "cpu":
+        return False
+    return x.dtype in TILES and weight.dtype == x.dtype
+
+
+def pays(x: Tensor, weight: Tensor) -> bool:
+    """Whether it is faster there."""
+    return min(weight.shape[:2]) >= LEAST_CHANNELS[x.dtype] and x.shape[2] * x.shape[3] >= LEAST_PIXELS
+
+
+@cache
+def matrices(tile: int) -> tuple[Tensor, Tensor, Tensor]:
+    """A^T (m, t), G (t, 3), B^T (t, t) of F(m, 3), t = m + 2, in float64: y = A^T [(G g) * (B^T d)].
+
+    Toom and Cook: a polynomial product by values at `POINTS` and at infinity, transposed. The rows of G and B^T have
+    length 1, so that no product is of other size than its factors.
+    """
+    points = torch.tensor(POINTS[tile], dtype=torch.float64)
+
+    def values(count: int) -> Tensor:  # of a polynomial with `count` coefficients at the points and at infinity
+        powers = points[:, None] ** torch.arange(count)
+        return torch.cat([powers, torch.eye(count, dtype=torch.float64)[-1:]])
+
+    output, filters, inputs = values(tile).T, values(3), torch.linalg.inv(values(tile + 2)).T
+    lengths = filters.norm(dim=1), inputs.norm(dim=1)
+    return output * (lengths[0] * lengths[1]), filters / lengths[0][:, None], inputs / lengths[1][:, None]
+
+
+@cache
+def products(tile: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """`matrices` for both axes at once: (m * m, t * t), (t * t, 9), (t * t, t * t)."""
+    output, filters, inputs = (torch.kron(matrix, matrix).to(dtype) for matrix in matrices(tile))
+    return output, filters, inputs
+
+
+def transformed(weight: Tensor, tile: int) -> Tensor:
+    """Weights (C', C, 3, 3) as (t * t, C', C)."""
+    channels = weight.shape[:2]
+    filters = products(tile, torch.float32)[1] @ weight.reshape(-1, 9).T.float()
+    return filters.to(weight.dtype).view(-1, *channels)
+
+
+def winograd(x: Tensor, filters: Tensor, bias: Tensor | None, m: int) -> Tensor:
+    """The convolution of x (B, C, H, W), zeros around it, with filters (t * t, C', C) in tiles of m x m outputs.
+
+    Items are treated one by one, so that none depends on the others of its batch. The result (B, C', H, W) lies in
+    memory with the channels last.
+    """
+    t = m + 2
+    batch, channels, height, width = x.shape
+    down, across = -(-height // m), -(-width // m)
+    padded = x.new_empty(batch, down * m + 2, across * m + 2, channels)
+    padded[:, 1 : height + 1, 1 : width + 1] = x.permute(0, 2, 3, 1)
+    for edge in (padded[:, :1], padded[:, height + 1 :], padded[:, :, :1], padded[:, :, width + 1 :]):
+        edge.zero_()
+    item, row, column, _ = padded.stride()
+    made = x.new_empty(batch, down * m, across * m, filters.shape[1])
+    bias = 0 if bias is None else bias
+    rows = max(1, TILES_AT_ONCE // across)
+    for number in range(batch):
+        for first in range(0, down, rows):
+            count = min(rows, down - first)
+            tiles = padded.as_strided(
+                (t, t, count, across, channels), (row, column, m * row, m * column, 1), number * item + first * m * row
+            )
+            outputs = multiplied(tiles, filters, m).view(m, m, count, across, -1)
+            place = made[number, first * m : (first + count) * m].view(count, m, across, m, -1)
+            torch.add(outputs, bias, out=place.permute(1, 3, 0, 2, 4))
+    return made[:, :height, :width].permute(0, 3, 1, 2)
+
+
+def multiplied(tiles: Tensor, filters: Tensor, m: int) -> Tensor:
+    """Outputs (m * m, tiles * C') of tiles (t, t, rows, columns, C), until the next call in this thread."""
+    places, count, outputs = filters.shape[0], tiles.shape[2] * tiles.shape[3], filters.shape[1]
+    to_outputs, _, from_inputs = products(m, tiles.dtype)
+    gathered = _scratch.take("gathered", places, count * tiles.shape[4], tiles.dtype)
+    inside = _scratch.take("inside", *gathered.shape, tiles.dtype)
+    found = _scratch.take("found", places, count * outputs, tiles.dtype)
+    made = _scratch.take("made", m * m, count * outputs, tiles.dtype)
+    gathered.view(tiles.shape).copy_(tiles)
+    torch.mm(from_inputs, gathered, out=inside)
+    torch.bmm(inside.view(places, count, -1), filters.transpose(1, 2), out=found.view(places, count, -1))
+    return torch.mm(to_outputs, found, out=made)
+
+
+class Scratch(threading.local):
+    """Memory for what lies between the products: asking the system for it anew at every block took a fifth of the time.
+
+    It grows to the largest block, 33 MB at official size, and stays.
+    """
+
+    def __init__(self) -> None:
+        self.buffers: dict[tuple[str, torch.dtype], Tensor] = {}
+
+    def take(self, name: str, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
+        """(rows, columns) of anything, until the same name is asked for again."""
+        buffer = self.buffers.get((name, dtype))
+        if buffer is None or len(buffer) < rows * columns:
+            with torch.inference_mode(False):  # so that it may be written to in either mode
+                buffer = self.buffers[name, dtype] = torch.empty(rows * columns, dtype=dtype)
+        return buffer[: rows * columns].view(rows, columns)
+
+
+_scratch = Scratch()
