@@ -13,11 +13,12 @@ from vae.winograd import WinogradConv2d, use_winograd
 from vocoder.measures import PLAIN, using
 
 
-@pytest.fixture(autouse=True)
-def small_shapes_count(monkeypatch):
-    """Shapes that a test can afford."""
+@pytest.fixture(autouse=True, params=[2, 4])
+def small_shapes_count(request, monkeypatch):
+    """Shapes that a test can afford, in both tiles."""
     monkeypatch.setattr(winograd, "LEAST_PIXELS", 1)
-    monkeypatch.setattr(winograd, "LEAST_CHANNELS", {torch.float32: 1, torch.bfloat16: 1})
+    monkeypatch.setattr(winograd, "PAYS", {2: 1, 4: 1})
+    monkeypatch.setattr(winograd, "PRECISIONS", {torch.float32: (request.param,), torch.bfloat16: (2,)})
 
 
 def convolution(inputs: int = 5, outputs: int = 7, bias: bool = True) -> WinogradConv2d:
@@ -84,6 +85,7 @@ def test_half_precision_errs_little_more_than_its_weights_do():
 
 
 def test_the_points_of_the_large_tile_lose_less_than_the_usual_ones(monkeypatch):
+    monkeypatch.setattr(winograd, "PRECISIONS", {torch.float32: (4,)})
     layer, x = convolution(128, 8), torch.randn(1, 128, 64, 16)
 
     def error() -> float:
@@ -157,3 +159,21 @@ def test_the_memory_between_the_products_serves_every_shape_mode_and_thread():
     for x, *found in zip(inputs * 5, third, fourth, first * 5, second * 5, strict=True):
         expected = nn.functional.conv2d(x, layer.weight, layer.bias, padding=1)
         assert all(torch.allclose(one, expected, rtol=0, atol=1e-5) for one in found)
+
+
+def test_large_tiles_are_for_full_precision_and_for_as_many_channels_as_the_module_says(monkeypatch):
+    monkeypatch.undo()
+    tiles = {}
+    for least in (0, 512):
+        for channels in (128, 256, 512):
+            network = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1, device="meta"))
+            use_winograd(network, least)
+            tiles[least, channels] = (network[0].tile(), network.bfloat16()[0].tile())
+    assert tiles == {
+        (0, 128): (4, None),
+        (0, 256): (4, 2),
+        (0, 512): (4, 2),
+        (512, 128): (None, None),
+        (512, 256): (2, 2),
+        (512, 512): (4, 2),
+    }

@@ -5,8 +5,8 @@ for Convolutional Neural Networks", 2016, F(4 x 4, 3 x 3)): y = A^T [(G g G^T) *
 inputs and a filter g. Over all tiles and channels the product in the middle is 36 matrix products; the transforms
 around it are two more, with Kronecker products of the small matrices: a CPU is faster at these than at sums of slices.
 
-Tiles of 4 have a rounding error of about 4 times the direct convolution's. Half precision could not bear that; it takes
-tiles of 2, which need 16 multiplications instead of 36.
+Tiles of 4 have a rounding error of about 4 times the direct convolution's, tiles of 2 (16 multiplications instead of 36)
+of 1.5 times. Half precision could not bear the former.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from torch import Tensor, nn
 from vocoder.measures import measures
 
 # Where the polynomials of the transform are evaluated, besides infinity. For tiles of 4, the points that make the
-# rounding error least (1 / 4 of that of the usual 0, 1, -1, 2, -2): found by search, with 8/5 = 1 / (5/8).
+# rounding error least (less than half of that of the usual 0, 1, -1, 2, -2): found by search; 8/5 = 1 / (5/8).
 POINTS = {2: (0.0, 1.0, -1.0), 4: (0.0, 5 / 8, -5 / 8, 8 / 5, -8 / 5)}
-TILES = {torch.float32: 4, torch.bfloat16: 2}  # outputs per side
+# Channels in and out from which a tile of so many outputs per side pays; below, its transforms cost what it saves.
+PAYS = {2: 256, 4: 128}
+PRECISIONS = {torch.float32: (4, 2), torch.bfloat16: (2,)}  # and the tiles that they bear, the faster first
 TILES_AT_ONCE = 128  # so that what lies between the products stays in the cache
-LEAST_CHANNELS = {torch.float32: 128, torch.bfloat16: 256}  # below them the transforms cost what the products save
 LEAST_PIXELS = 256  # below, the products have few rows and the time goes into reading 4 times the weights
 
 
@@ -34,57 +35,62 @@ class WinogradConv2d(nn.Conv2d):
     Shapes that do not pay, gradients, other precisions and other devices take the direct convolution.
     """
 
-    def __init__(self, plain: nn.Conv2d) -> None:
+    def __init__(self, plain: nn.Conv2d, least: int) -> None:
         nn.Module.__init__(self)
         self.__dict__.update({name: value for name, value in vars(plain).items() if not name.startswith("_")})
         self._reversed_padding_repeated_twice = plain._reversed_padding_repeated_twice
         self.weight, self.bias = plain.weight, plain.bias
         self.training = plain.training
+        self.least = least  # channels for a tile of 4
         self.kept: tuple[tuple[int, int, torch.dtype], Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', H, W), channels last in memory where the fast path ran."""
         if not (measures().winograd and possible(x, self.weight)):
             return super().forward(x)
-        if not pays(x, self.weight):
-            # From a neighbour that took the fast path x has its channels last, and the direct one is slower on that.
+        if x.shape[2] * x.shape[3] < LEAST_PIXELS:
+            # A neighbour that took the fast path leaves the channels last, which slows the direct one on small inputs.
             return super().forward(x.contiguous())
-        return winograd(x, self.filters(), self.bias, TILES[x.dtype])
+        tile = self.tile()
+        return super().forward(x) if tile is None else winograd(x, self.filters(tile), self.bias, tile)
 
-    def filters(self) -> Tensor:
+    def tile(self) -> int | None:
+        """Outputs per side of the tile, None for the direct convolution."""
+        channels, pays = min(self.weight.shape[:2]), {**PAYS, 4: max(PAYS[4], self.least)}
+        return next((tile for tile in PRECISIONS[self.weight.dtype] if channels >= pays[tile]), None)
+
+    def filters(self, tile: int) -> Tensor:
         """The transformed weights (t * t, C', C), kept while the weights are: 4 times their memory, 1.8 in bfloat16."""
         version = 0 if self.weight.is_inference() else self.weight._version
         key = (self.weight.data_ptr(), version, self.weight.dtype)
         if self.kept is None or self.kept[0] != key:
-            self.kept = (key, transformed(self.weight, TILES[self.weight.dtype]))
+            self.kept = (key, transformed(self.weight, tile))
         return self.kept[1]
 
 
-def use_winograd(module: nn.Module) -> None:
-    """Replace every 3 x 3 convolution of stride 1 with many channels below `module`; parameters and names stay."""
+def use_winograd(module: nn.Module, least: int = 0) -> None:
+    """Replace every 3 x 3 convolution of stride 1 with many channels below `module`; parameters and names stay.
+
+    Fewer channels than `least` go without tiles of 4, where their rounding errors would add up to too much.
+    """
     for name, child in module.named_children():
         if type(child) is nn.Conv2d and _is_usual(child):
-            setattr(module, name, WinogradConv2d(child))
+            setattr(module, name, WinogradConv2d(child, least))
         else:
-            use_winograd(child)
+            use_winograd(child, least)
 
 
 def _is_usual(plain: nn.Conv2d) -> bool:
     shape = (plain.kernel_size, plain.stride, plain.padding, plain.dilation)
     same = shape == ((3, 3), (1, 1), (1, 1), (1, 1)) and plain.groups == 1 and plain.padding_mode == "zeros"
-    return same and min(plain.in_channels, plain.out_channels) >= min(LEAST_CHANNELS.values())
+    return same and min(plain.in_channels, plain.out_channels) >= min(PAYS.values())
 
 
 def possible(x: Tensor, weight: Tensor) -> bool:
     """Whether the fast path may run on x (B, C, H, W)."""
     if torch.is_grad_enabled() or torch.compiler.is_compiling() or x.device.type != "cpu":
         return False
-    return x.dtype in TILES and weight.dtype == x.dtype
-
-
-def pays(x: Tensor, weight: Tensor) -> bool:
-    """Whether it is faster there."""
-    return min(weight.shape[:2]) >= LEAST_CHANNELS[x.dtype] and x.shape[2] * x.shape[3] >= LEAST_PIXELS
+    return x.dtype in PRECISIONS and weight.dtype == x.dtype
 
 
 @cache
