@@ -45,6 +45,13 @@ def test_shipped_models_hold_only_files_that_the_wheel_takes(setup):
     assert all((ROOT / top / "py.typed").exists() for top in ("flowsep", "vae", "vocoder"))
 
 
+def test_what_lies_beside_the_code_is_in_the_wheel(setup):
+    patterns = lines(setup["options.package_data"]["flowsep"])
+    taken = {path for pattern in patterns for path in (ROOT / "flowsep").glob(pattern)}
+    beside = {path for path in (ROOT / "flowsep").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert beside <= taken
+
+
 def test_tested_versions_lie_in_the_ranges_asked_for(setup, pins):
     wanted = lines(setup["options"]["install_requires"]) + lines(setup["options.extras_require"]["dev"])
     for requirement in map(Requirement, wanted):
