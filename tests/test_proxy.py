@@ -17,9 +17,10 @@ from flowsep.cli import main
 from flowsep.config import load_config, save_config
 from flowsep.data.manifest import read_manifest
 from flowsep.data.mel_items import MelItems, at_snr, change_speed
+from flowsep.demo import build_example
 from flowsep.errors import InputError, ModelError
 from flowsep.proxy.config import ProxyConfig, ProxyDataConfig
-from flowsep.proxy.encoder import ProxyEncoder, load_proxy
+from flowsep.proxy.encoder import DEFAULT, ProxyEncoder, load_proxy, proxy_ships
 from flowsep.proxy.network import ProxyNetwork, at_level, pool_frames
 from flowsep.training.clap import contrastive_losses, shares_of, train_clap
 from flowsep.training.recipes import train_text
@@ -258,6 +259,16 @@ def test_what_is_no_proxy_encoder_says_where_one_comes_from(tmp_path, trained):
     (damaged / "model.safetensors").write_bytes(b"nothing")
     with pytest.raises(ModelError, match="cannot be read"):
         load_proxy(damaged)
+
+
+@pytest.mark.skipif(not proxy_ships(), reason="no proxy encoder ships")
+def test_the_shipped_encoder_tells_the_sounds_of_the_example_apart():
+    encoder, example = load_proxy(), build_example(seed=0)
+    words = encoder.text(list(example.parts))
+    sounds = torch.cat([encoder.audio(sound) for sound in example.parts.values()])
+    likeness = sounds @ words.T  # (2 sounds, 2 texts)
+    assert (likeness.argmax(1) == torch.arange(2)).all() and (likeness.argmax(0) == torch.arange(2)).all()
+    assert (SHIPPED / DEFAULT / "model.safetensors").stat().st_size < 2_000_000
 
 
 def test_train_clap_and_retrieval_commands_run_end_to_end(clips, text, tmp_path, capsys):
