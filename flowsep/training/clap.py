@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from flowsep.checkpoint import SHIPPED
 from flowsep.config import ModelConfig, save_config
-from flowsep.data.manifest import PHRASINGS, read_manifest, read_phrasings, select
+from flowsep.data.manifest import read_manifest, select
 from flowsep.data.mel_items import MelItems
 from flowsep.errors import InputError
 from flowsep.proxy.encoder import ProxyEncoder
@@ -18,7 +18,13 @@ from flowsep.proxy.network import ProxyNetwork
 from flowsep.text import TextEncoder
 from flowsep.training.loop import fit
 from flowsep.training.objectives import full_precision
-from flowsep.training.recipes import hub_text_encoder, own_text_encoder, prepare_run
+from flowsep.training.recipes import (
+    hub_text_encoder,
+    own_text_encoder,
+    prepare_run,
+    taught,
+    wordings_for,
+)
 
 
 class ProxyObjective(nn.Module):
@@ -90,10 +96,10 @@ def train_clap(
     encoder stays as it is. Learns from the train split, without non-commercial clips unless the data says otherwise.
     """
     prepare_run(config, run)
-    clips = select(read_manifest(data), "train", config.data.commercial_only)
+    clips = select(taught(read_manifest(data), config), "train", config.data.commercial_only)
     if not clips:
         raise InputError(f"{data} has no clips in its train split")
-    phrasings = read_phrasings(PHRASINGS) if config.data.phrasings else None
+    phrasings = wordings_for(config, "train") if config.data.phrasings else None
     encoder = own_text_encoder(config, text) if config.text.hub is None else hub_text_encoder(config)
     mel = config.vocoder.mel
     dataset = MelItems(clips, config.clap_data, config.clap, mel, config.seed, phrasings)
