@@ -206,13 +206,23 @@ def test_table_and_plots_come_from_the_report(models, recipe, data, tmp_path):
     report = run_study(study(models), read_recipe(recipe)[:2], recipe, data, tmp_path)
     write_results(report, tmp_path)
     text = (tmp_path / "steps.md").read_text()
-    assert text == table(report) + "\n" and "2 mixtures of recipe.csv" in text and "no presence score" in text
+    assert text == table(report) + "\n" and "2 mixtures of recipe.csv" in text and " - |" in text  # no presence
     cell = report["aggregates"][0]
     start = f"| {cell['model']} | {cell['solver']} | {cell['steps']} | {cell['nfe']} | {cell['si_sdri']['mean']:.2f} ["
     assert start in text and "| the mixture itself | | | 0 | 0.00 [0.00, 0.00]" in text
+    judged = {**report, "aggregates": [{**cell, "presence": {"mean": 0.731}}]}
+    assert " | 0.73 | " in table(judged)
     for name in PLOTS.values():
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
     assert len({(style["marker"], str(style["linestyle"])) for style in STYLES}) == len(STYLES)
+
+
+def test_presence_is_averaged_where_every_mixture_has_one():
+    row = {"model": "m", "solver": "euler", "steps": 1, "nfe": 1, "seconds": 1.0, "sampler_seconds": 0.5}
+    row |= {"si_sdri": 1.0, "log_mel_distance": 1.0, "log_spectral_distance": 1.0}
+    rows = [{**row, "id": one, "presence": score} for one, score in (("a", 0.2), ("b", 0.6))]
+    assert aggregate(rows, ["a", "b"])[0]["presence"]["mean"] == pytest.approx(0.4)
+    assert aggregate([rows[0], {**rows[1], "presence": None}], ["a", "b"])[0]["presence"] is None
 
 
 def test_lists_of_steps_models_and_solvers_are_read(models):

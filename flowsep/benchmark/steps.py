@@ -36,7 +36,8 @@ REPORT = "steps.json"
 SAVE_SECONDS = 10.0  # between two writings of the report
 RENDER = "mixture"
 QUALITY = ("si_sdri", "log_mel_distance", "log_spectral_distance")
-FIGURES = (*QUALITY, "seconds", "sampler_seconds")  # that are averaged over the mixtures
+PRESENCE = "presence"
+FIGURES = (*QUALITY, PRESENCE, "seconds", "sampler_seconds")  # that are averaged over the mixtures
 
 
 @dataclass(frozen=True)
@@ -223,6 +224,7 @@ def measure_entry(entry: Entry, prepared: Sequence[Prepared], report: Report, de
             "id": item.row.id,
             "nfe": found.nfe,
             **qualities(found.target[0].cpu(), item),
+            PRESENCE: None if found.presence is None else found.presence[0].item(),  # of a calibrated model
             "seconds": sum(seconds.values()),
             "sampler_seconds": seconds.get("sampler", 0.0),
         }
@@ -255,8 +257,13 @@ def aggregate(rows: Sequence[dict[str, Any]], ids: Sequence[str]) -> list[dict[s
             continue
         chosen = [by_id[one] for one in ids]
         about = {"model": model, "solver": solver, "steps": steps, "nfe": chosen[0]["nfe"], "mixtures": len(chosen)}
-        found.append({**about, **{name: bootstrap_mean([row[name] for row in chosen]) for name in FIGURES}})
+        found.append({**about, **{name: mean_of([row.get(name) for row in chosen]) for name in FIGURES}})
     return found
+
+
+def mean_of(values: Sequence[float | None]) -> dict[str, float] | None:
+    """`bootstrap_mean`, or None where the model does not give the figure."""
+    return None if None in values else bootstrap_mean(values)
 
 
 def row_key(row: dict[str, Any]) -> tuple[str, str, int, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowsep.atomic import atomic_output
-from flowsep.benchmark.steps import QUALITY
+from flowsep.benchmark.steps import PRESENCE, QUALITY
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,14 +54,14 @@ def table(report: dict[str, Any]) -> str:
     lines = [
         " ".join(conditions(report)),
         "",
-        f"| model | solver | steps | NFE | {' | '.join(TITLES[name] for name in QUALITY)} | seconds |",
-        f"|{'---|' * 8}",
+        f"| model | solver | steps | NFE | {' | '.join(TITLES[name] for name in QUALITY)} | presence | seconds |",
+        f"|{'---|' * 9}",
     ]
     if report["mixture"]:
         cells = [interval(report["mixture"][name]) for name in QUALITY]
-        lines.append(f"| the mixture itself | | | 0 | {' | '.join(cells)} | |")
+        lines.append(f"| the mixture itself | | | 0 | {' | '.join(cells)} | | |")
     for cell in report["aggregates"]:
-        cells = [interval(cell[name]) for name in QUALITY]
+        cells = [*(interval(cell[name]) for name in QUALITY), presence(cell)]
         time = f"{cell['seconds']['mean']:.2f} ({cell['sampler_seconds']['mean']:.2f})"
         about = f"{cell['model']} | {cell['solver']} | {cell['steps']} | {cell['nfe']}"
         lines.append(f"| {about} | {' | '.join(cells)} | {time} |")
@@ -82,8 +82,14 @@ def conditions(report: dict[str, Any]) -> list[str]:
         f"guidance {settings['guidance']:g}, seed {settings['seed']}.",
         f"{place}, {dtypes}, torch {machine['versions']['torch']}, revision {revision}, {machine['date'][:10]}.",
         "Means with 95 % bootstrap intervals; seconds without the text encoder, the sampler's part in brackets.",
-        "There is no presence score yet.",
+        "Presence: the model's own score, 0 to 1, where it was calibrated.",
     ]
+
+
+def presence(cell: dict[str, Any]) -> str:
+    """The mean presence score of a line of the table; a dash for a model without one."""
+    found = cell.get(PRESENCE)
+    return "-" if found is None else f"{found['mean']:.2f}"
 
 
 def interval(value: dict[str, float]) -> str:
