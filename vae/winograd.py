@@ -5,9 +5,8 @@ for Convolutional Neural Networks", 2016, F(4 x 4, 3 x 3)): y = A^T [(G g G^T) *
 inputs and a filter g. Over all tiles and channels the product in the middle is 36 matrix products; the transforms
 around it are two more, with Kronecker products of the small matrices: a CPU is faster at these than at sums of slices.
 
-Tiles of 4 have a rounding error of about 4 times the direct convolution's, tiles of 2 one of 1.5 times it, with 16
-multiplications instead of 36. Only float32 is treated: bfloat16 bears tiles of 2 alone, which made a run 5 % faster for
-0.25 GB of transformed weights.
+Its rounding error is about 4 times the direct convolution's. Only float32 is treated: bfloat16 bears tiles of 2 alone,
+which made a run 5 % faster for 0.25 GB of transformed weights.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ from torch import Tensor, nn
 
 from vocoder.measures import measures
 
-# Where the polynomials of the transform are evaluated, besides infinity. For tiles of 4, the points that make the
-# rounding error least (less than half of that of the usual 0, 1, -1, 2, -2): found by search; 8/5 = 1 / (5/8).
-POINTS = {2: (0.0, 1.0, -1.0), 4: (0.0, 5 / 8, -5 / 8, 8 / 5, -8 / 5)}
-# Channels in and out from which a tile of so many outputs per side pays; below, its transforms cost what it saves.
-PAYS = {2: 256, 4: 128}
+TILE = 4  # outputs per side
+# Where the polynomials of the transform are evaluated, besides infinity: the points that make the rounding error least,
+# less than half of that of the usual 0, 1, -1, 2, -2. Found by search; 8/5 = 1 / (5/8).
+POINTS = (0.0, 5 / 8, -5 / 8, 8 / 5, -8 / 5)
+LEAST_CHANNELS = 256  # in and out; with fewer, the transforms cost what the products save
 TILES_AT_ONCE = 128  # so that what lies between the products stays in the cache
 LEAST_PIXELS = 256  # below, the products have few rows and the time goes into reading 4 times the weights
 
@@ -35,105 +34,89 @@ class WinogradConv2d(nn.Conv2d):
     Shapes that do not pay, gradients, other precisions and other devices take the direct convolution.
     """
 
-    def __init__(self, plain: nn.Conv2d, most: int | None) -> None:
+    def __init__(self, plain: nn.Conv2d) -> None:
         nn.Module.__init__(self)
         self.__dict__.update({name: value for name, value in vars(plain).items() if not name.startswith("_")})
         self._reversed_padding_repeated_twice = plain._reversed_padding_repeated_twice
         self.weight, self.bias = plain.weight, plain.bias
         self.training = plain.training
-        self.most = most  # channels for a tile of 4
         self.kept: tuple[tuple[int, int, torch.dtype], Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C', H, W), channels last in memory where the fast path ran."""
-        if not (measures().winograd and possible(x, self.weight)):
-            return super().forward(x)
-        if x.shape[2] * x.shape[3] < LEAST_PIXELS:
-            # A neighbour that took the fast path leaves the channels last, which slows the direct one on small inputs.
-            return super().forward(x.contiguous())
-        tile = self.tile()
-        return super().forward(x) if tile is None else winograd(x, self.filters(tile), self.bias, tile)
+        """(B, C, H, W) -> (B, C', H, W)."""
+        if measures().winograd and pays(x, self.weight):
+            return winograd(x, self.filters(), self.bias)
+        return super().forward(x)
 
-    def tile(self) -> int | None:
-        """Outputs per side of the tile, None for the direct convolution."""
-        channels = min(self.weight.shape[:2])
-        if channels >= PAYS[4] and (self.most is None or channels <= self.most):
-            return 4
-        return 2 if channels >= PAYS[2] else None
-
-    def filters(self, tile: int) -> Tensor:
-        """The transformed weights (t * t, C', C), kept while the weights are: 4 times their memory, or 1.8."""
+    def filters(self) -> Tensor:
+        """The transformed weights (t * t, C', C), kept while the weights are: 4 times their memory."""
         version = 0 if self.weight.is_inference() else self.weight._version
         key = (self.weight.data_ptr(), version, self.weight.dtype)
         if self.kept is None or self.kept[0] != key:
-            self.kept = (key, transformed(self.weight, tile))
+            self.kept = (key, transformed(self.weight))
         return self.kept[1]
 
 
-def use_winograd(module: nn.Module, most: int | None = None) -> None:
-    """Replace every 3 x 3 convolution of stride 1 with many channels below `module`; parameters and names stay.
-
-    More channels than `most` go without tiles of 4, where their rounding errors would add up to too much.
-    """
+def use_winograd(module: nn.Module) -> None:
+    """Replace every 3 x 3 convolution of stride 1 with many channels below `module`; parameters and names stay."""
     for name, child in module.named_children():
         if type(child) is nn.Conv2d and _is_usual(child):
-            setattr(module, name, WinogradConv2d(child, most))
+            setattr(module, name, WinogradConv2d(child))
         else:
-            use_winograd(child, most)
+            use_winograd(child)
 
 
 def _is_usual(plain: nn.Conv2d) -> bool:
     shape = (plain.kernel_size, plain.stride, plain.padding, plain.dilation)
     same = shape == ((3, 3), (1, 1), (1, 1), (1, 1)) and plain.groups == 1 and plain.padding_mode == "zeros"
-    return same and min(plain.in_channels, plain.out_channels) >= min(PAYS.values())
+    return same and min(plain.in_channels, plain.out_channels) >= LEAST_CHANNELS
 
 
-def possible(x: Tensor, weight: Tensor) -> bool:
-    """Whether the fast path may run on x (B, C, H, W)."""
+def pays(x: Tensor, weight: Tensor) -> bool:
+    """Whether the fast path may run on x (B, C, H, W), and pays there."""
     if torch.is_grad_enabled() or torch.compiler.is_compiling() or x.device.type != "cpu":
         return False
-    return x.dtype == weight.dtype == torch.float32
+    return x.dtype == weight.dtype == torch.float32 and x.shape[2] * x.shape[3] >= LEAST_PIXELS
 
 
 @cache
-def matrices(tile: int) -> tuple[Tensor, Tensor, Tensor]:
-    """A^T (m, t), G (t, 3), B^T (t, t) of F(m, 3), t = m + 2, in float64: y = A^T [(G g) * (B^T d)].
+def matrices() -> tuple[Tensor, Tensor, Tensor]:
+    """A^T (m, t), G (t, 3), B^T (t, t) of F(m, 3), m = TILE, t = m + 2, in float64: y = A^T [(G g) * (B^T d)].
 
     Toom and Cook: a polynomial product by values at `POINTS` and at infinity, transposed. The rows of G and B^T have
     length 1, so that no product is of other size than its factors.
     """
-    points = torch.tensor(POINTS[tile], dtype=torch.float64)
+    points = torch.tensor(POINTS, dtype=torch.float64)
 
     def values(count: int) -> Tensor:  # of a polynomial with `count` coefficients at the points and at infinity
         powers = points[:, None] ** torch.arange(count)
         return torch.cat([powers, torch.eye(count, dtype=torch.float64)[-1:]])
 
-    output, filters, inputs = values(tile).T, values(3), torch.linalg.inv(values(tile + 2)).T
+    output, filters, inputs = values(TILE).T, values(3), torch.linalg.inv(values(TILE + 2)).T
     lengths = filters.norm(dim=1), inputs.norm(dim=1)
     return output * (lengths[0] * lengths[1]), filters / lengths[0][:, None], inputs / lengths[1][:, None]
 
 
 @cache
-def products(tile: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+def products() -> tuple[Tensor, Tensor, Tensor]:
     """`matrices` for both axes at once: (m * m, t * t), (t * t, 9), (t * t, t * t)."""
-    output, filters, inputs = (torch.kron(matrix, matrix).to(dtype) for matrix in matrices(tile))
+    output, filters, inputs = (torch.kron(matrix, matrix).float() for matrix in matrices())
     return output, filters, inputs
 
 
-def transformed(weight: Tensor, tile: int) -> Tensor:
+def transformed(weight: Tensor) -> Tensor:
     """Weights (C', C, 3, 3) as (t * t, C', C)."""
     channels = weight.shape[:2]
-    filters = products(tile, torch.float32)[1] @ weight.reshape(-1, 9).T.float()
-    return filters.to(weight.dtype).view(-1, *channels)
+    filters = products()[1] @ weight.reshape(-1, 9).T
+    return filters.view(-1, *channels)
 
 
-def winograd(x: Tensor, filters: Tensor, bias: Tensor | None, m: int) -> Tensor:
-    """The convolution of x (B, C, H, W), zeros around it, with filters (t * t, C', C) in tiles of m x m outputs.
+def winograd(x: Tensor, filters: Tensor, bias: Tensor | None) -> Tensor:
+    """The convolution of x (B, C, H, W), zeros around it, with filters (t * t, C', C), in tiles of TILE x TILE outputs.
 
-    Items are treated one by one, so that none depends on the others of its batch. The result (B, C', H, W) lies in
-    memory with the channels last.
+    Items are treated one by one, so that none depends on the others of its batch. The result is (B, C', H, W).
     """
-    t = m + 2
+    m, t = TILE, TILE + 2
     batch, channels, height, width = x.shape
     down, across = -(-height // m), -(-width // m)
     padded = x.new_empty(batch, down * m + 2, across * m + 2, channels)
@@ -150,20 +133,21 @@ def winograd(x: Tensor, filters: Tensor, bias: Tensor | None, m: int) -> Tensor:
             tiles = padded.as_strided(
                 (t, t, count, across, channels), (row, column, m * row, m * column, 1), number * item + first * m * row
             )
-            outputs = multiplied(tiles, filters, m).view(m, m, count, across, -1)
+            outputs = multiplied(tiles, filters).view(m, m, count, across, -1)
             place = made[number, first * m : (first + count) * m].view(count, m, across, m, -1)
             torch.add(outputs, bias, out=place.permute(1, 3, 0, 2, 4))
-    return made[:, :height, :width].permute(0, 3, 1, 2)
+    # In torch's usual order: its group norm sums over channels-last inputs with 2 to 3 times the rounding error.
+    return made[:, :height, :width].permute(0, 3, 1, 2).contiguous()
 
 
-def multiplied(tiles: Tensor, filters: Tensor, m: int) -> Tensor:
+def multiplied(tiles: Tensor, filters: Tensor) -> Tensor:
     """Outputs (m * m, tiles * C') of tiles (t, t, rows, columns, C), until the next call in this thread."""
     places, count, outputs = filters.shape[0], tiles.shape[2] * tiles.shape[3], filters.shape[1]
-    to_outputs, _, from_inputs = products(m, tiles.dtype)
-    gathered = _scratch.take("gathered", places, count * tiles.shape[4], tiles.dtype)
-    inside = _scratch.take("inside", *gathered.shape, tiles.dtype)
-    found = _scratch.take("found", places, count * outputs, tiles.dtype)
-    made = _scratch.take("made", m * m, count * outputs, tiles.dtype)
+    to_outputs, _, from_inputs = products()
+    gathered = _scratch.take("gathered", places, count * tiles.shape[4])
+    inside = _scratch.take("inside", *gathered.shape)
+    found = _scratch.take("found", places, count * outputs)
+    made = _scratch.take("made", to_outputs.shape[0], count * outputs)
     gathered.view(tiles.shape).copy_(tiles)
     torch.mm(from_inputs, gathered, out=inside)
     torch.bmm(inside.view(places, count, -1), filters.transpose(1, 2), out=found.view(places, count, -1))
@@ -177,14 +161,14 @@ class Scratch(threading.local):
     """
 
     def __init__(self) -> None:
-        self.buffers: dict[tuple[str, torch.dtype], Tensor] = {}
+        self.buffers: dict[str, Tensor] = {}
 
-    def take(self, name: str, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
+    def take(self, name: str, rows: int, columns: int) -> Tensor:
         """(rows, columns) of anything, until the same name is asked for again."""
-        buffer = self.buffers.get((name, dtype))
+        buffer = self.buffers.get(name)
         if buffer is None or len(buffer) < rows * columns:
             with torch.inference_mode(False):  # so that it may be written to in either mode
-                buffer = self.buffers[name, dtype] = torch.empty(rows * columns, dtype=dtype)
+                buffer = self.buffers[name] = torch.empty(rows * columns)
         return buffer[: rows * columns].view(rows, columns)
 
 
