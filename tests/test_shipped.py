@@ -1,6 +1,7 @@
 """The model that ships: small enough, licensed, and able to do what the README says."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,11 @@ def test_mean_improvement_on_real_recordings(small):
     report = evaluate_recipe(small, rows, Path(DATA), SampleOptions(), model="small", recipe="mixtures_valid.csv")
     assert report["si_sdri"]["mean"] > 4.5
     assert report["query_gap"]["mean"] > 14
+
+
+def test_shipped_files_name_no_folder_of_the_machine_they_were_made_on():
+    files = [file for kind in ("*.json", "*.md") for file in SHIPPED.rglob(kind)]
+    assert files
+    for file in files:
+        text = file.read_text(encoding="utf-8")
+        assert "_name_or_path" not in text and not re.search(r"[\s\"'(](/home|/root|/work|/tmp|/Users)/", text), file.name
