@@ -3,8 +3,8 @@
 import json
 
 import pytest
-import torch
 import soundfile
+import torch
 
 from flowsep.cli import main
 from flowsep.presence import PresenceConfig
