@@ -20,6 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flowsep.atomic import atomic_output
 from flowsep.errors import DeviceError, InputError, ModelError
 from flowsep.options import ALL_SOLVERS, METHODS
 
@@ -303,6 +304,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
-    """One JSON object, readable."""
+    """One JSON object, readable; whole or not at all, in the place of what was there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    with atomic_output(path, overwrite=True) as temporary:
+        temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

@@ -42,9 +42,7 @@ def calibrate_folder(
     path = model / "scheduler" / "scheduler_config.json"
     refuse_unwritable(path.parent)
     config, report = calibrate(separator, rows, data, SampleOptions(render="mixture"), quiet)
-    partial = path.with_suffix(".partial")
-    write_json(partial, {**read_json(path), "presence": asdict(config)})
-    partial.replace(path)
+    write_json(path, {**read_json(path), "presence": asdict(config)})
     return path, report
 
 

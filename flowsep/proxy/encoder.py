@@ -7,7 +7,6 @@ text_encoder/, tokenizer/            absent where config.json names a shipped mo
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from flowsep.checkpoint import SHIPPED, load_text, pick_device, read_json, save_text, write_json
 from flowsep.errors import InputError, ModelError
+from flowsep.files import sha256
 from flowsep.proxy.config import ProxyConfig
 from flowsep.proxy.network import ProxyNetwork, pool_frames
 from flowsep.text import TextEncoder
@@ -89,7 +89,7 @@ class ProxyEncoder(nn.Module):
         if shared is None:
             save_text(self.words, partial)
         else:
-            text |= {"model": shared, "sha256": hash_of(SHIPPED / shared / TEXT_WEIGHTS)}
+            text |= {"model": shared, "sha256": sha256(SHIPPED / shared / TEXT_WEIGHTS)}
         settings = {"_class_name": KIND, "_name": self.name, "mel": asdict(self.mel), "text": text}
         write_json(partial / "config.json", {**settings, "network": asdict(self.network.config)})
         tensors = {name: one for name, one in self.network.state_dict().items() if not name.endswith(COUNTER)}
@@ -106,12 +106,6 @@ def is_proxy(folder: Path) -> bool:
         return read_json(folder / "config.json").get("_class_name") == KIND
     except (ModelError, OSError, ValueError):
         return False
-
-
-def hash_of(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def proxy_ships() -> bool:
@@ -159,7 +153,7 @@ def load_own_text(folder: Path, settings: dict[str, Any]) -> TextEncoder:
     if shared is None:
         return load_text(folder, settings["config"])
     place = SHIPPED / shared
-    if not (place / TEXT_WEIGHTS).is_file() or hash_of(place / TEXT_WEIGHTS) != settings["sha256"]:
+    if not (place / TEXT_WEIGHTS).is_file() or sha256(place / TEXT_WEIGHTS) != settings["sha256"]:
         raise ModelError(
             f"{folder} was trained with another text encoder than that of {shared}; train it again (flowsep train clap)"
         )

@@ -284,11 +284,8 @@ def differences(before: Any, now: Any, name: str = "") -> list[str]:
 
 
 def write_marker(folder: Path, settings: dict[str, Any], files: dict[str, str] | None) -> None:
-    """Write stage.json at once or not at all; `files` None: begun and not done."""
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / "stage.json.partial"
-    write_json(partial, {"hash": digest(settings), "settings": settings, "files": files})
-    partial.replace(folder / "stage.json")
+    """Write stage.json; `files` None: begun and not done."""
+    write_json(folder / "stage.json", {"hash": digest(settings), "settings": settings, "files": files})
 
 
 def train_recipe(

@@ -7,7 +7,6 @@ mixture comes twice; `data.pool` says how many there are.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import lru_cache
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from flowsep.checkpoint import write_json
 from flowsep.config import ModelConfig
 from flowsep.data.dataset import collate
 from flowsep.errors import UsageError
@@ -80,7 +80,7 @@ def latent_dataset(
         for part, value in zip(PARTS, encode(batch), strict=True):
             write_rows(folder / f"{part}.npy", numbers, value.float().cpu().numpy(), pool)
         items["texts"] += batch["text"]
-        write_items(folder, items)
+        write_json(folder / "items.json", items)
     return LatentDataset(folder, config.seed)
 
 
@@ -97,10 +97,3 @@ def read_items(folder: Path) -> dict[str, Any] | None:
     """What was encoded so far: `about` its origin, and the `texts`; None where nothing was."""
     path = folder / "items.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-
-
-def write_items(folder: Path, items: dict[str, Any]) -> None:
-    """The inverse of `read_items`, whole or not at all."""
-    partial = folder / ".items.json.partial"
-    partial.write_text(json.dumps(items), encoding="utf-8")
-    os.replace(partial, folder / "items.json")
