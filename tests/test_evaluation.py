@@ -9,12 +9,14 @@ from flowsep.cli import main
 from flowsep.data.manifest import read_manifest
 from flowsep.data.mixing import energy
 from flowsep.errors import InputError
-from flowsep.evaluation.oracle import oracle_lines, oracle_recipe
+from flowsep.evaluation.oracle import ClassSpectra, oracle_lines, oracle_recipe, oracle_row
 from flowsep.evaluation.recipe import MixtureRow, draw_recipe, read_recipe, render_row, write_recipe
 from flowsep.evaluation.run import captions_of, evaluate_recipe, evaluate_row, other_queries, summary_lines
+from flowsep.heard import normalise
 from flowsep.protocol import SampleOptions, Separation
 from tests.fakes import FakeSeparator
 from tests.tiny import MIXTURE, tiny_separator, write_clips
+from tests.tiny_masks import tiny_masker
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +98,50 @@ def test_oracles_are_ordered_and_exact_where_bands_do_not_overlap(data):
     assert ceiling > streams > report["class_spectra"]["mean"] > 0
     assert report["items"][1]["mel_mask_two_streams"] > 30 and report["hard"] == []
     assert "floor" in "\n".join(oracle_lines(report))
+
+
+class OffBy(torch.nn.Module):
+    """A codec whose every value comes back 0.1 too high."""
+
+    def encode(self, mel):
+        return mel
+
+    def decode(self, latent):
+        return latent + 0.1
+
+
+def test_a_models_codec_and_vocoder_are_measured_on_true_mels(data):
+    separator = tiny_separator()
+    found = oracle_row(ROW, data, ClassSpectra([]), separator)
+    assert "codec_mask" not in found and found["vocoder_mel_l1_ratio"] > 0  # patches lose nothing
+    separator.codec = OffBy()
+    separator.vocoder.audio = lambda mel, length: heard_target(ROW, data)
+    found = oracle_row(ROW, data, ClassSpectra([]), separator)
+    assert found["codec_error_db"] == pytest.approx(0.8686, abs=1e-3)
+    assert found["codec_mask"] == pytest.approx(found["mel_mask_two_streams"], abs=0.3)  # both streams err alike
+    assert found["vocoder_mel_l1_ratio"] == pytest.approx(0, abs=0.02)
+    separator.vocoder = None
+    assert "vocoder_mel_l1_ratio" not in oracle_row(ROW, data, ClassSpectra([]), separator)
+
+
+def heard_target(row, data):
+    """What a perfect vocoder makes of the target: (1, T) at the level that the network hears."""
+    mixture, target, _ = (torch.from_numpy(audio) for audio in render_row(row, data))
+    _, mean, gain = normalise(mixture[None])
+    return (target - mean) * gain
+
+
+def test_oracle_of_a_model_without_parts_is_refused(data, tmp_path, capsys):
+    write_recipe(tmp_path / "one.csv", [ROW])
+    command = ["evaluate", "--recipe", str(tmp_path / "one.csv"), "--data", str(data), "--oracle"]
+    tiny_separator().save_pretrained(tmp_path / "m")
+    assert main([*command, "--model", str(tmp_path / "m")]) == 0
+    assert "true mel vocoded" in capsys.readouterr().out
+    assert main(command) == 0
+    assert "vocoded" not in capsys.readouterr().out
+    tiny_masker("clap").save_pretrained(tmp_path / "mask")
+    assert main([*command, "--model", str(tmp_path / "mask")]) == 2
+    assert "no codec and no vocoder" in capsys.readouterr().err
 
 
 def test_doing_nothing_improves_nothing(data):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flowsep.cli.options import Sampling, spread
+
+if TYPE_CHECKING:
+    from flowsep.separator import LatentSeparator
 
 Seed = Annotated[int | None, typer.Option("--mix-seed", min=0, help="Draw other mixtures; --seed is the model's.")]
 Count = Annotated[int | None, typer.Option(min=1, help="Mixtures to draw. [default: the protocol's]")]
@@ -47,7 +50,12 @@ class Scoring:
     by: Annotated[str | None, typer.Option("--by", help="Also a table by class or snr.")] = None
     compare: Annotated[bool, typer.Option("--compare", help="One table of the folders named: no new work.")] = False
     oracle: Annotated[
-        bool, typer.Option("--oracle", help="Of a recipe: what each rendering could reach, and what needs no learning.")
+        bool,
+        typer.Option(
+            "--oracle",
+            help="Of a recipe: what each rendering could reach (with --model, through its codec and vocoder), "
+            "and what needs no learning.",
+        ),
     ] = False
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin the folder of the results anew.")] = False
     device: Annotated[str, typer.Option("--device")] = "auto"
@@ -186,7 +194,7 @@ def score_recipe(mixtures: Mixtures, scoring: Scoring, sampling: Sampling) -> No
         report = evaluate_systems(model.split(","), rows, data, options, recipe.name, scoring.device, scoring.quiet)
         lines = leaderboard_lines(report)
     elif scoring.oracle:
-        report = oracle_recipe(rows, data, recipe.name)
+        report = oracle_recipe(rows, data, recipe.name, parts_of(scoring.model, scoring.device))
         lines = oracle_lines(report)
     else:
         separator = load_separator(model, scoring.device)
@@ -195,6 +203,20 @@ def score_recipe(mixtures: Mixtures, scoring: Scoring, sampling: Sampling) -> No
     if output is not None:
         write_json(output, report)
     typer.echo(json.dumps(without_items(report)) if scoring.json_out else "\n".join(lines))
+
+
+def parts_of(model: str | None, device: str) -> LatentSeparator | None:
+    """The model whose codec and vocoder `--oracle` is to measure too, if one was named."""
+    from flowsep.checkpoint import load_separator
+    from flowsep.errors import UsageError
+    from flowsep.separator import LatentSeparator
+
+    if model is None:
+        return None
+    separator = load_separator(model, device)
+    if not isinstance(separator, LatentSeparator):
+        raise UsageError(f"{model} has no codec and no vocoder that --oracle could measure; leave --model out")
+    return separator
 
 
 def without_items(report: dict[str, Any]) -> dict[str, Any]:

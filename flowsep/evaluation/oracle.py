@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -21,6 +21,9 @@ from flowsep.evaluation.statistics import bootstrap_mean
 from flowsep.render import apply_mask, band_mask
 from vocoder.mel import MelConfig, log_mel, stft
 
+if TYPE_CHECKING:
+    from flowsep.separator import LatentSeparator
+
 HARD_DB = 3.0  # a mixture that even the two-stream band mask improves by less is listed
 CLIPS_PER_CLASS = 20  # of the average spectra
 TITLES = {
@@ -29,16 +32,28 @@ TITLES = {
     "mel_mask_one_stream": "64-band mask, target against mixture",
     "class_spectra": "floor: average spectra of both classes",
 }
+MODEL_TITLES = {  # of `flowsep.evaluation.ceilings`
+    "codec_mask": "64-band mask, both mels through the codec",
+    "codec_error_db": "codec: mean error of the target's mel",
+    "vocoder_mel_l1_ratio": "true mel vocoded: log-mel L1 to mixture's",
+}
 
 
-def oracle_recipe(rows: Sequence[MixtureRow], data: Path, recipe: str) -> dict[str, Any]:
-    """Report: SI-SDR improvement in dB of each oracle, over the rows, and the rows where the band mask fails too."""
+def oracle_recipe(
+    rows: Sequence[MixtureRow], data: Path, recipe: str, separator: LatentSeparator | None = None
+) -> dict[str, Any]:
+    """Report: SI-SDR improvement in dB of each oracle, over the rows, and the rows where the band mask fails too.
+
+    With a separator also what its codec and its vocoder do to the true mels (`flowsep.evaluation.ceilings`).
+    """
     if not rows:
         raise InputError("the recipe has no rows to evaluate")
     spectra = ClassSpectra(list(captions_of(data).values()))
-    items = [{"id": row.id, "target_class": row.target_class, **oracle_row(row, data, spectra)} for row in rows]
+    items = [
+        {"id": row.id, "target_class": row.target_class, **oracle_row(row, data, spectra, separator)} for row in rows
+    ]
     report: dict[str, Any] = {"schema_version": 1, "recipe": recipe, "mixtures": len(items)}
-    for name in TITLES:
+    for name in (*TITLES, *MODEL_TITLES):
         values = [item[name] for item in items if name in item]
         if values:
             report[name] = bootstrap_mean(values)
@@ -47,8 +62,10 @@ def oracle_recipe(rows: Sequence[MixtureRow], data: Path, recipe: str) -> dict[s
     return report
 
 
-def oracle_row(row: MixtureRow, data: Path, spectra: ClassSpectra) -> dict[str, float]:
-    """SI-SDR improvement in dB of each oracle on one mixture."""
+def oracle_row(
+    row: MixtureRow, data: Path, spectra: ClassSpectra, separator: LatentSeparator | None = None
+) -> dict[str, float]:
+    """SI-SDR improvement in dB of each oracle on one mixture, and the figures of the separator's parts."""
     config = MelConfig()
     mixture, target, other = (torch.from_numpy(audio) for audio in render_row(row, data))
     mels = {name: log_mel(x, config)[None] for name, x in (("t", target), ("r", other), ("x", mixture))}
@@ -63,7 +80,12 @@ def oracle_row(row: MixtureRow, data: Path, spectra: ClassSpectra) -> dict[str, 
     before = si_sdr(mixture, target)
     estimates = {n: apply_mask(mixture[None], mask[0], SAMPLE_RATE, config)[0] for n, mask in masks.items()}
     estimates["stft_mask"] = ratio_masked(mixture, target, other, config)
-    return {name: (si_sdr(estimate, target) - before).item() for name, estimate in estimates.items()}
+    found = {name: (si_sdr(estimate, target) - before).item() for name, estimate in estimates.items()}
+    if separator is None:
+        return found
+    from flowsep.evaluation.ceilings import model_ceilings
+
+    return found | model_ceilings(separator, mixture, target, other)
 
 
 def ratio_masked(mixture: Tensor, target: Tensor, other: Tensor, config: MelConfig) -> Tensor:
@@ -104,9 +126,9 @@ class ClassSpectra:
 def oracle_lines(report: dict[str, Any]) -> list[str]:
     """The report for a person."""
     lines = [f"SI-SDR improvement in dB on {report['recipe']}: {report['mixtures']} mixtures, 95 % bootstrap interval"]
-    for name, title in TITLES.items():
+    for name, title in (TITLES | MODEL_TITLES).items():
         if name in report:
             value = report[name]
-            lines.append(f"{title:<40} {value['mean']:7.2f} [{value['low']:.2f}, {value['high']:.2f}]")
+            lines.append(f"{title:<42} {value['mean']:7.2f} [{value['low']:.2f}, {value['high']:.2f}]")
     lines.append(f"band mask with both streams below {HARD_DB:g} dB: {', '.join(report['hard']) or 'none'}")
     return lines
