@@ -5,7 +5,17 @@ import pytest
 
 from flowsep.data.dataset import DataConfig, MixtureDataset, collate
 from flowsep.data.manifest import PHRASINGS, read_manifest, read_phrasings, select
-from flowsep.data.mixing import change_speed, energy, equalise, limit_together, mix_at_snr, place, reverberate
+from flowsep.data.mixing import (
+    change_speed,
+    coded,
+    energy,
+    equalise,
+    limit_together,
+    low_passed,
+    mix_at_snr,
+    place,
+    reverberate,
+)
 from flowsep.errors import InputError
 from tests.tiny import write_clips
 
@@ -62,6 +72,25 @@ def test_reverberation_keeps_length_and_energy():
     clip, impulse = noise(), np.array([1.0, 0.0, 0.5], np.float32)
     wet = reverberate(clip, impulse)
     assert len(wet) == len(clip) and energy(wet) == pytest.approx(energy(clip), rel=1e-3)
+
+
+def test_low_passing_keeps_what_is_below_the_edge_and_the_sum_of_the_parts():
+    time = np.arange(16000) / 16000
+    low, high = (np.sin(2 * np.pi * hertz * time).astype(np.float32) for hertz in (500, 6000))
+    parts = low_passed(np.stack([low, high]), 16000, 3000.0)
+    inside = slice(1000, 15000)
+    np.testing.assert_allclose(parts[0, inside], low[inside], atol=1e-3)
+    assert energy(parts[1, inside]) < 1e-5 * energy(high[inside])
+    np.testing.assert_allclose(low_passed(low + high, 16000, 3000.0), parts.sum(0), atol=1e-5)
+
+
+def test_a_codec_keeps_length_place_and_level_and_loses_detail():
+    sound = 3 * np.convolve(noise(16000), np.ones(8, np.float32) / 8, "same").astype(np.float32)
+    sound[4000] = 1.5  # louder than a file can hold
+    poor, better = (coded(sound, 16000, quality) for quality in (0.0, 1.0))
+    assert len(poor) == len(sound) and poor.dtype == np.float32
+    errors = [energy(made - sound) / energy(sound) for made in (poor, better)]
+    assert 0 < errors[1] < 0.1 * errors[0] < 0.1
 
 
 @pytest.fixture(scope="module")
@@ -125,8 +154,34 @@ def test_sources_of_one_family_are_never_mixed(clips):
     rng = np.random.default_rng(0)
     for _ in range(50):
         assert clips[dataset.draw_clip(rng, {"hiss", "low_hum"})].label in {"high_whistle", "clicks"}
-        _, captions, family = dataset.source(rng, {"hiss", "low_hum", "clicks"})
+        _, captions, family, _ = dataset.source(rng, {"hiss", "low_hum", "clicks"})
         assert (captions, family) == (("high whistle",), "high_whistle")
+
+
+def test_hard_negatives_are_other_classes_of_the_targets_family(clips):
+    families = {"hiss": "noise", "clicks": "noise", "low_hum": "tone", "high_whistle": "whistle"}
+    listed = [replace(clip, family=families[clip.label]) for clip in clips]
+    dataset = MixtureDataset(listed, DataConfig(crop_seconds=0.25, same_family=0.5), 16000, seed=0)
+    marks = {label: 1.0 + number for number, label in enumerate(families)}
+    dataset.audio = [np.full(8000, marks[clip.label], np.float16) for clip in listed]
+    rng = np.random.default_rng(0)
+    found = [dataset.sibling(rng, "hiss", "noise") for _ in range(200)]
+    drawn = [pair for pair in found if pair is not None]
+    assert len(drawn) == pytest.approx(100, abs=25)
+    assert all(family == "noise" and (sound == marks["clicks"]).all() for sound, family in drawn)
+    assert not any(dataset.sibling(rng, "low_hum", "tone") for _ in range(20))  # no other class in the family
+
+
+def test_codec_and_band_limit_change_items_that_still_add_up(clips):
+    config = DataConfig(crop_seconds=0.25)
+    plain, codec, narrow = (
+        MixtureDataset(clips, one, 16000, seed=0)
+        for one in (config, replace(config, codec=1.0), replace(config, band_limit=1.0))
+    )
+    for number in range(4):
+        for changed in (codec[number], narrow[number]):
+            assert not np.allclose(changed["mixture"], plain[number]["mixture"], atol=1e-4)
+            np.testing.assert_allclose(changed["mixture"], changed["target"] + changed["residual"], atol=1e-6)
 
 
 def test_two_families_are_enough_for_every_kind_of_item(clips):

@@ -15,7 +15,19 @@ import torch
 from torch.utils.data import Dataset
 
 from flowsep.data.manifest import Clip
-from flowsep.data.mixing import Audio, change_speed, equalise, limit_together, mix_at_snr, place, reverberate, room
+from flowsep.data.mixing import (
+    Audio,
+    change_speed,
+    coded,
+    edge_hz,
+    equalise,
+    limit_together,
+    low_passed,
+    mix_at_snr,
+    place,
+    reverberate,
+    room,
+)
 from flowsep.data.synth import SYNTH_KINDS, synthesise
 from flowsep.errors import InputError
 
@@ -31,7 +43,10 @@ class DataConfig:
     three_sources: float = 0.0  # share of items with a second interferer
     target_alone: float = 0.0
     target_absent: float = 0.0
+    same_family: float = 0.0  # share of items whose interferer is of another class of the target's own family
     augment: float = 0.0  # probability of each of speed, equaliser and reverberation per source
+    codec: float = 0.0  # probability that a source went through Ogg Vorbis at a low rate
+    band_limit: float = 0.0  # probability that a whole item is low-passed, as telephones and old files are
     synthetic: float = 0.0  # share of sources taken from the project's own synthesised sounds
     commercial_only: bool = True  # skip clips marked non-commercial
     pool: int | None = None  # only so many mixtures, again and again, their latents kept: flow and diffusion
@@ -107,12 +122,12 @@ class MixtureDataset(Dataset[dict[str, Any]]):
         rng = np.random.default_rng([self.seed, index])
         kind = rng.random()
         share = self.config
-        target, captions, family = self.source(rng, excluded=set())
+        target, captions, family, label = self.source(rng, excluded=set())
         used = {family}
         if kind < share.target_alone:
             other = np.zeros_like(target)
         else:
-            other, family = self.other(rng, used)
+            other, family = self.sibling(rng, label, family) or self.other(rng, used)
             used.add(family)
             if kind < share.target_alone + share.three_sources and self.families_left(used):
                 third, _ = self.other(rng, used)
@@ -125,6 +140,8 @@ class MixtureDataset(Dataset[dict[str, Any]]):
                 target = np.zeros_like(target)
                 captions = self.captions[self.draw_clip(rng, used)]
         _, other = mix_at_snr(target, other, rng.uniform(*share.snr_db))
+        if share.band_limit and rng.random() < share.band_limit:
+            target, other = low_passed(np.stack([target, other]), self.sample_rate, edge_hz(rng, self.sample_rate))
         target, other = normalise_together(target, other, 10 ** (rng.uniform(-share.gain_db, share.gain_db) / 20))
         text = captions[rng.integers(len(captions))]
         return {
@@ -145,6 +162,17 @@ class MixtureDataset(Dataset[dict[str, Any]]):
             if self.family[label] not in excluded:
                 return self.members[label][rng.integers(len(self.members[label]))]
 
+    def sibling(self, rng: np.random.Generator, label: str, family: str) -> tuple[Audio, str] | None:
+        """A sound (T,) of another class of this family, and the family, in config.same_family of the calls."""
+        if not self.config.same_family or rng.random() >= self.config.same_family:
+            return None
+        siblings = [one for one in self.labels if self.family[one] == family and one != label]
+        if not siblings:
+            return None
+        members = self.members[siblings[rng.integers(len(siblings))]]
+        clip = self.audio[members[rng.integers(len(members))]].astype(np.float32)
+        return self.crop(self.augment(clip, rng), rng), family
+
     def other(self, rng: np.random.Generator, used: set[str]) -> tuple[Audio, str]:
         """One sound (T,) beside those of the used families, and its family."""
         left = self.families_left(used)
@@ -152,7 +180,7 @@ class MixtureDataset(Dataset[dict[str, Any]]):
             clip = self.background[rng.integers(len(self.background))].astype(np.float32)
             return self.crop(self.augment(clip, rng), rng), "background"
         if left:
-            sound, _, family = self.source(rng, used)
+            sound, _, family, _ = self.source(rng, used)
             return sound, family
         kinds = [kind for kind in self.kinds if self.family_of(kind) not in used]
         kind = kinds[rng.integers(len(kinds))]
@@ -163,25 +191,25 @@ class MixtureDataset(Dataset[dict[str, Any]]):
         seconds = 1.25 * self.length / self.sample_rate
         return synthesise(kind, seconds, int(rng.integers(1_000_000)), self.sample_rate)
 
-    def source(self, rng: np.random.Generator, excluded: set[str]) -> tuple[Audio, tuple[str, ...], str]:
-        """One sound (T,) on its canvas, its captions and its family, which is not an excluded one."""
+    def source(self, rng: np.random.Generator, excluded: set[str]) -> tuple[Audio, tuple[str, ...], str, str]:
+        """One sound (T,) on its canvas, its captions, its family, which is not an excluded one, and its class."""
         kinds = [kind for kind in self.synthetic if self.family_of(kind) not in excluded]
         if kinds and rng.random() < self.config.synthetic:
-            kind = kinds[rng.integers(len(kinds))]
-            clip = self.synthesised(kind, rng)
-            captions, family = SYNTH_KINDS[kind].captions, self.family_of(kind)
+            label = kinds[rng.integers(len(kinds))]
+            clip = self.synthesised(label, rng)
+            captions, family = SYNTH_KINDS[label].captions, self.family_of(label)
         else:
             index = self.draw_clip(rng, excluded)
-            clip, captions = self.audio[index].astype(np.float32), self.captions[index]
-            family = self.family[self.label_of[index]]
-        return self.crop(self.augment(clip, rng), rng), captions, family
+            clip, captions, label = self.audio[index].astype(np.float32), self.captions[index], self.label_of[index]
+            family = self.family[label]
+        return self.crop(self.augment(clip, rng), rng), captions, family, label
 
     def family_of(self, kind: str) -> str:
         """Family of a kind of synthesised sound: that of the clips' class of the same name, if there is one."""
         return self.family.get(kind, SYNTH_KINDS[kind].family)
 
     def augment(self, clip: Audio, rng: np.random.Generator) -> Audio:
-        """Speed 0.87..1.15, equaliser +-8 dB and a synthetic room, each with the configured probability."""
+        """Speed 0.87..1.15, equaliser +-8 dB, a synthetic room and a codec, each with the configured probability."""
         chosen = rng.random(3) < self.config.augment
         longest = int(1.2 * self.length)
         if len(clip) > longest:  # treat only what the crop can use
@@ -193,6 +221,8 @@ class MixtureDataset(Dataset[dict[str, Any]]):
             clip = equalise(clip, rng.uniform(-8, 8, size=5).astype(np.float32))
         if chosen[2] and rng.random() < 0.5:
             clip = reverberate(clip, room(rng, self.sample_rate))
+        if self.config.codec and rng.random() < self.config.codec:
+            clip = coded(clip, self.sample_rate, float(rng.uniform(0.0, 0.3)))
         return clip
 
     def crop(self, clip: Audio, rng: np.random.Generator) -> Audio:

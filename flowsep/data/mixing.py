@@ -5,7 +5,10 @@ Whatever is scaled is scaled together: mixture = target + residual holds at ever
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
+import soundfile
 from numpy.typing import NDArray
 
 Audio = NDArray[np.float32]
@@ -71,3 +74,28 @@ def room(rng: np.random.Generator, sample_rate: int) -> Audio:
     tail *= rng.uniform(0.2, 1.0) / max(1e-9, np.sqrt((tail**2).sum()))
     tail[0] = 1.0
     return tail.astype(np.float32)
+
+
+def edge_hz(rng: np.random.Generator, sample_rate: int) -> float:
+    """Where a band-limited recording ends: 2 kHz to nine tenths of the Nyquist frequency, evenly in log frequency."""
+    return float(np.exp(rng.uniform(np.log(2000), np.log(0.45 * sample_rate))))
+
+
+def low_passed(parts: Audio, sample_rate: int, edge: float) -> Audio:
+    """`parts` (..., T) without what lies above `edge` Hz: a straight line of 60 dB per third of an octave. Linear, so
+    that parts which sum to a mixture still do."""
+    size = 1 << (parts.shape[-1] - 1).bit_length()
+    spectrum = np.fft.rfft(parts, size)
+    octaves = np.log2(np.maximum(np.fft.rfftfreq(size, 1 / sample_rate), 1.0) / edge)
+    gain = 10 ** (-180 * np.maximum(octaves, 0) / 20)
+    return np.fft.irfft(spectrum * gain.astype(np.float32), size)[..., : parts.shape[-1]].astype(np.float32)
+
+
+def coded(clip: Audio, sample_rate: int, quality: float) -> Audio:
+    """`clip` (T,) after Ogg Vorbis at `quality`, 0 (about 30 kbit/s at 16 kHz) to 1, at its own length and place."""
+    peak = max(1.0, float(np.abs(clip).max(initial=0.0)))  # a file holds no more than full scale
+    file = io.BytesIO()
+    soundfile.write(file, clip / peak, sample_rate, format="OGG", compression_level=1 - quality)
+    file.seek(0)
+    decoded, _ = soundfile.read(file, dtype="float32")
+    return place(decoded * np.float32(peak), 0, len(clip))
