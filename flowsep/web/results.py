@@ -119,7 +119,7 @@ def draw_panels(
     """Players and pictures of the recording, each sound, the rest and the remix; the pictures share one scale in dB."""
     from flowsep.audio import open_audio
     from flowsep.blocks import mixed_down, scan
-    from flowsep.plot import draw, mel_decibels
+    from flowsep.plot import mel_decibels, separation_figure, write_figure
     from flowsep.web.loudness import write_players
     from vocoder.mel import MelConfig
 
@@ -138,7 +138,8 @@ def draw_panels(
         halt(stop)
         report(0.75 + 0.2 * len(panels) / len(files), f"Drawing, {len(panels) + 1} of {len(files)}")
         picture = folder / f"picture-{name}.png"
-        draw(picture, {"": level}, facts.frames / recording.sample_rate, config, top=top, size=PICTURE)
+        seconds = facts.frames / recording.sample_rate
+        write_figure(picture, separation_figure({"": level}, seconds, config, top=top, size=PICTURE))
         panels.append(Panel(role, title, note, file.path, player.path, player.gain_db, picture))
     return tuple(panels)
 
