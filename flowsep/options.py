@@ -92,3 +92,14 @@ def parse_interval(text: str) -> tuple[float, float]:
     except ValueError as error:
         raise UsageError(f"cannot read the guidance interval {text!r}; write two times, as 0.2,0.9") from error
     return low, high
+
+
+def parse_steps(text: str) -> tuple[int, ...]:
+    """Numbers of steps written as "10" or "1,2,4", rising and without doubles. UsageError for others."""
+    try:
+        steps = sorted({int(part) for part in text.split(",")})
+    except ValueError:
+        steps = [0]
+    if steps[0] < 1:
+        raise UsageError(f"steps are whole numbers from 1 on, such as 10 or 1,2,4; not {text!r}")
+    return tuple(steps)

@@ -68,7 +68,9 @@ def latency(
         return print_comparison(*compare)
     budget = (40.0 if ladder else 60.0) if budget is None else budget
     check(dtype, compile_mode, render, device, budget)
-    counts = parse_steps(steps)
+    from flowsep.options import parse_steps
+
+    counts = () if steps is None else parse_steps(steps)
     if len(counts) > 1 and not matrix:
         raise_usage("several --steps need --matrix")
     if ladder and (matrix or compiled or plain or dtype != "float32"):
@@ -130,17 +132,6 @@ def check(dtype: str, compile_mode: str, render: str | None, device: str, budget
     check_device(device)
     if not budget > 0:
         raise_usage(f"--budget must be above 0 seconds, not {budget:g}")
-
-
-def parse_steps(text: str | None) -> list[int]:
-    """Numbers of steps written as 10 or 1,2,4, rising and without doubles; UsageError for others."""
-    try:
-        counts = sorted({int(part) for part in text.split(",")}) if text is not None else []
-    except ValueError:
-        counts = [0]
-    if counts and counts[0] < 1:
-        raise_usage(f"steps are whole numbers from 1 on, such as 10 or 1,2,4; not {text!r}")
-    return counts
 
 
 def check_output(output: Path | None, replace: bool) -> None:
@@ -283,11 +274,11 @@ def steps(
     was interrupted; more steps, solvers, models or mixtures are added to what is there.
     """
     from flowsep.atomic import refuse_unwritable
-    from flowsep.benchmark.steps_options import Study, parse_models, parse_solvers, parse_steps
+    from flowsep.benchmark.steps_options import Study, parse_models, parse_solvers
     from flowsep.cli.batch import silence_libraries
     from flowsep.cli.options import check_device
     from flowsep.evaluation.recipe import read_recipe
-    from flowsep.options import check_options
+    from flowsep.options import check_options, parse_steps
     from flowsep.protocol import SampleOptions
 
     check_device(device)

@@ -29,9 +29,8 @@ def tune_steps(
     """Search the times of few steps: drop those of a fine grid that are missed least, over a list of mixtures."""
     import json
 
-    from flowsep.cli.benchmark import parse_steps
     from flowsep.errors import UsageError
-    from flowsep.options import check_options
+    from flowsep.options import check_options, parse_steps
     from flowsep.protocol import SampleOptions
 
     options = SampleOptions(solver=solver, guidance=guidance, seed=seed)
