@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -186,7 +186,8 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
             continue
         types = get_type_hints(groups[name], include_extras=True)
         for one in fields(groups[name]):
-            about = {"default": one.default, "annotation": types[one.name]}
+            default = inspect.Parameter.empty if one.default is MISSING else one.default
+            about = {"default": default, "annotation": types[one.name]}
             parameters.append(inspect.Parameter(one.name, inspect.Parameter.KEYWORD_ONLY, **about))
 
     def spread_out(**values: Any) -> None:
