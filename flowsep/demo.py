@@ -73,12 +73,7 @@ def build_example(seed: int = 0, kinds: tuple[str, str] = KINDS) -> Example:
     return Example(mixture, dict(zip((SYNTH_KINDS[kind].captions[0] for kind in kinds), parts, strict=True)))
 
 
-def run_demo(
-    folder: Path,
-    load: Callable[[], LoadedModel],
-    seed: int = 0,
-    options: SampleOptions | None = None,
-) -> DemoReport:
+def run_demo(folder: Path, load: Callable[[], LoadedModel], seed: int = 0) -> DemoReport:
     """Write the example and what the model takes out of it into `folder`, and measure it.
 
     Goes through the same code as `flowsep separate`. Files of an earlier demo are replaced; anything else of the same
@@ -96,9 +91,7 @@ def run_demo(
     for text, path in references.items():
         write_audio(path, example.parts[text], SAMPLE_RATE, overwrite=True)
     model = load()
-    rows = [
-        _separate_one(model, job, index, example, options or SampleOptions(seed=seed)) for index in range(len(KINDS))
-    ]
+    rows = [_separate_one(model, job, index, example, SampleOptions(seed=seed)) for index in range(len(KINDS))]
     wavs = [path for query in job.queries for path in (query.target, query.residual) if path is not None]
     figures = [query.plot for query in job.queries if query.plot is not None]
     return DemoReport(rows, [mixture, *references.values()], wavs, figures)

@@ -19,7 +19,7 @@ from flowsep.audio import resample
 from flowsep.blocks import Recording
 from flowsep.errors import UsageError
 from flowsep.longform import separate_stream
-from flowsep.protocol import SampleOptions, TextSeparator
+from flowsep.protocol import TextSeparator
 from flowsep.windows import Plan
 from vocoder.mel import MelConfig, log_mel
 
@@ -103,14 +103,12 @@ def jump(levels: Tensor, frames: int) -> Tensor:
     return (means[frames:] - means[:-frames]).square().mean(dim=1).sqrt()
 
 
-def seams_of_recording(
-    separator: TextSeparator, recording: Recording, text: str, options: SampleOptions | None = None
-) -> dict[str, Any]:
+def seams_of_recording(separator: TextSeparator, recording: Recording, text: str) -> dict[str, Any]:
     """Seams of what `text` is separated into, in the gain and on the down-mix that the model hears; as JSON has it.
 
     UsageError for a recording of one window, which has no border.
     """
-    stream = separate_stream(separator, recording, [text], options)
+    stream = separate_stream(separator, recording, [text])
     stream.heard_only = True
     blocks = [(block.mixture[0], block.targets[0, 0]) for block in stream]
     mixture, target = (torch.cat(parts) for parts in zip(*blocks, strict=True))

@@ -61,9 +61,9 @@ def stft_magnitude(audio: Tensor, n_fft: int, hop: int, pad_mode: str) -> Tensor
     return spectrum.abs()
 
 
-def log_mel_l1(estimate: Tensor, reference: Tensor, config: MelConfig | None = None) -> Tensor:
+def log_mel_l1(estimate: Tensor, reference: Tensor) -> Tensor:
     """Mean absolute difference of the project's log-mels, (B,): mean |ln mel(e) - ln mel(r)|, 0.115 is one dB."""
-    mel = config or MelConfig()
+    mel = MelConfig()
     return (log_mel(estimate, mel) - log_mel(reference, mel)).abs().mean((-2, -1))
 
 

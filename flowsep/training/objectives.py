@@ -144,10 +144,6 @@ class LatentObjective(nn.Module):
         frequencies = torch.arange(mel.n_fft // 2 + 1) * mel.sample_rate / mel.n_fft
         self.register_buffer("bin_weights", bin_weights(frequencies, mel), persistent=False)
 
-    def trainable(self) -> list[nn.Parameter]:
-        """Parameters that the optimiser moves."""
-        return [parameter for parameter in self.parameters() if parameter.requires_grad]
-
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
         self.codec.eval()

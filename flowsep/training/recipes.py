@@ -38,15 +38,13 @@ from vae.model import MelVAE, build_codec, load_codec
 from vocoder.model import Vocoder
 
 
-def training_data(
-    config: ModelConfig, data: Path, split: str = "train", background: Path | None = None
-) -> tuple[list[Clip], MixtureDataset]:
-    """Clips of one split of the manifest at `data`, less data.exclude, and the mixtures drawn from them.
+def training_data(config: ModelConfig, data: Path, background: Path | None = None) -> tuple[list[Clip], MixtureDataset]:
+    """Clips of the train split of the manifest at `data`, less data.exclude, and the mixtures drawn from them.
 
     `background` is a folder of recordings to mix them with, or a manifest whose classes are practised beside theirs.
     """
     more, labelled = read_background(background) if background else ([], False)
-    clips, own = training_clips(config, data, split, more if labelled else ())
+    clips, own = training_clips(config, data, more if labelled else ())
     phrasings = None
     if config.data.phrasings:
         known = read_phrasings(PHRASINGS)
@@ -55,19 +53,17 @@ def training_data(
     return clips, MixtureDataset(clips, config.data, rate, config.seed, phrasings, recordings, own)
 
 
-def training_clips(
-    config: ModelConfig, data: Path, split: str = "train", beside: Sequence[Clip] = ()
-) -> tuple[list[Clip], set[str]]:
-    """Clips of one split of the manifest at `data` and of those `beside` it, and the classes of `data` among them.
+def training_clips(config: ModelConfig, data: Path, beside: Sequence[Clip] = ()) -> tuple[list[Clip], set[str]]:
+    """Clips of the train split of the manifest at `data` and `beside` it, and the classes of `data` among them.
 
     Without those of data.exclude and, where data.commercial_only says so, non-commercial ones. InputError where `data`
     has none left.
     """
     listed = read_manifest(data)
-    clips = select(taught([*listed, *beside], config), split, config.data.commercial_only)
+    clips = select(taught([*listed, *beside], config), "train", config.data.commercial_only)
     own = {clip.label for clip in listed} & {clip.label for clip in clips}
     if not own:
-        raise InputError(f"{data} has no clips in its {split} split")
+        raise InputError(f"{data} has no clips in its train split")
     return clips, own
 
 
