@@ -1,4 +1,4 @@
-"""The official loading of audio, number for number: resampler, channel 0, level (flowsep-reference section 1).
+"""The official loading of audio, number for number: resampler, channel 0, level.
 
 Needed to reproduce the official results. Other resamplers differ by up to 0.2 of the peak on wide-band sounds;
 `flowsep separate` uses a better one (`flowsep.audio`).

@@ -151,7 +151,7 @@ class LatentObjective(nn.Module):
         return self
 
     def text_state(self, texts: list[str]) -> TextState:
-        """Text states with condition dropout per item; a dropped caption is the empty one (reference section 4)."""
+        """Text states with condition dropout per item; a dropped caption is the empty one, as in FlowSep."""
         dropped = torch.rand(len(texts)) < self.weights.condition_dropout
         state = self.text.encode(["" if drop else text for text, drop in zip(texts, dropped.tolist(), strict=True)])
         if not self.text.config.pad_to_max:
