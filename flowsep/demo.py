@@ -15,8 +15,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from flowsep.atomic import atomic_output, refuse_unwritable
+from flowsep.atomic import refuse_unwritable
 from flowsep.audio import open_audio, read_audio, write_audio
+from flowsep.checkpoint import write_json
 from flowsep.data.mixing import limit_together, mix_at_snr
 from flowsep.data.synth import DEMO_SEEDS, SYNTH_KINDS, synthesise
 from flowsep.errors import InputError, UsageError
@@ -130,8 +131,7 @@ def claim(folder: Path, paths: list[Path]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot make the folder {folder}: {error.strerror}; choose another with -o") from error
-    with atomic_output(record, overwrite=True) as temporary:
-        temporary.write_text(json.dumps({"made_by": MADE_BY, "files": names}, indent=2) + "\n")
+    write_json(record, {"made_by": MADE_BY, "files": names})
 
 
 def _recorded(record: Path) -> set[str]:

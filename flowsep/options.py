@@ -11,6 +11,7 @@ from flowsep.flow import ADAPTIVE, SOLVER_NAMES
 from flowsep.flow.grids import parse_grid
 from flowsep.protocol import CANDIDATE_SCORES, ENCODER_SCORES, RENDERINGS, SampleOptions
 
+DTYPES = ("float32", "bfloat16", "float16")
 METHODS = {"flow": SOLVER_NAMES, "diffusion": diffusion.SOLVER_NAMES}  # how a model samples, and its solvers
 ALL_SOLVERS = tuple(name for names in METHODS.values() for name in names)
 SCORE_HELP = ", ".join([*CANDIDATE_SCORES, *(f"{name}FOLDER" for name in ENCODER_SCORES)])

@@ -17,7 +17,7 @@ from flowsep.audio import AudioFile, open_audio
 from flowsep.blocks import Facts, Sliding, mixed_down, resampled, scan
 from flowsep.errors import InputError
 from flowsep.longform import in_memory
-from vocoder.mel import MelConfig, band_centres, log_mel
+from vocoder.mel import NEPER, MelConfig, band_centres, log_mel
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,7 +28,6 @@ DYNAMIC_RANGE = 80.0  # dB below the loudest point of the three
 COLUMNS = 3000  # more time steps than pixels are pooled by their maximum
 BLOCK_FRAMES = 3000  # analysed at once
 HZ_TICKS = (250, 500, 1000, 2000, 4000, 7000)
-NEPER = 20 / math.log(10)  # dB per unit of natural log magnitude
 COLOURS = "magma"  # its lightness rises evenly, so that it reads the same in grey and to colour-blind eyes
 STRIP = 0.07  # height of the strip that shows activity, in panels
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flowsep.cli.options import DTYPES, check_device, spread
+from flowsep.cli.options import check_device, spread
 from flowsep.errors import UsageError
-from flowsep.options import check_choice, check_options, parse_steps
+from flowsep.options import DTYPES, check_choice, check_options, parse_steps
 from flowsep.protocol import RENDERINGS, SampleOptions
 
 if TYPE_CHECKING:

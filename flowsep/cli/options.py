@@ -18,12 +18,10 @@ from flowsep.errors import UsageError
 from flowsep.flow.grids import GRID_HELP
 from flowsep.gains import tidied
 from flowsep.naming import TEMPLATE, Naming
-from flowsep.options import SCORE_HELP, SOLVER_HELP, check_choice, parse_interval
+from flowsep.options import DTYPES, SCORE_HELP, SOLVER_HELP, check_choice, parse_interval
 from flowsep.protocol import SampleOptions
 from flowsep.settings import FileSettings
 from flowsep.spans import parse_spans
-
-DTYPES = ("float32", "bfloat16", "float16")
 
 Mixes = Annotated[
     list[Path] | None,

@@ -16,9 +16,9 @@ from flowsep.errors import InputError
 from flowsep.evaluation.recipe import MixtureRow, render_row
 from flowsep.evaluation.run import ask
 from flowsep.evaluation.statistics import bootstrap_mean, by_class
-from flowsep.plot import NEPER, mel_panel, write_figure
+from flowsep.plot import mel_panel, write_figure
 from flowsep.protocol import SampleOptions, TextSeparator
-from vocoder.mel import MelConfig, log_mel
+from vocoder.mel import NEPER, MelConfig, log_mel
 
 HEAD = "| sound | training clips | mixtures | SI-SDR improvement (dB) | wrong query (dB) |"
 

@@ -21,11 +21,10 @@ from flowsep.errors import UsageError
 from flowsep.longform import separate_stream
 from flowsep.protocol import TextSeparator
 from flowsep.windows import Plan
-from vocoder.mel import MelConfig, log_mel
+from vocoder.mel import NEPER, MelConfig, log_mel
 
 WIDTHS = (0.05, 0.5)  # seconds before and after: a click or a hard join, and a change of level across a fade
 FLOOR_DB = 60.0  # below the loudest band: what is quieter is taken as that quiet
-DB = 8.685889638065035  # per unit of natural log magnitude
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ def mel_levels(audio: Tensor, sample_rate: int, config: MelConfig) -> Tensor:
     """Levels (N, M) of the mel bands of audio (T,) in dB, at least FLOOR_DB below the loudest."""
     wave = resample(audio[None], sample_rate, config.sample_rate)[0]
     wave = torch.nn.functional.pad(wave, (0, max(0, config.n_fft - len(wave))))
-    levels = DB * log_mel(wave, config)
+    levels = NEPER * log_mel(wave, config)
     return levels.clamp(min=float(levels.max()) - FLOOR_DB)
 
 

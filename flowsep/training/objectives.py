@@ -16,7 +16,7 @@ from flowsep.unet import call_unet
 from vae.loss import kl_divergence, reconstruction_loss
 from vae.model import MelVAE
 from vocoder.discriminators import Discriminators, adversarial_losses
-from vocoder.mel import MelConfig, mel_filterbank, mel_of_magnitude, stft
+from vocoder.mel import NEPER, MelConfig, mel_filterbank, mel_of_magnitude, stft
 from vocoder.model import Vocoder
 
 SNR_FLOOR = 1e-3  # -30 dB: below it the snr loss stops rewarding
@@ -59,7 +59,7 @@ class VAEObjective(nn.Module):
         parts = {
             "reconstruction": reconstruction,
             "kl": kl,
-            "mel_error_db": (decoded - mel).abs().mean() * 8.686,
+            "mel_error_db": (decoded - mel).abs().mean() * NEPER,
             "latent_std": mean.std(),
         }
         return reconstruction + self.kl * kl, parts
