@@ -253,11 +253,17 @@ def hub_text_encoder(config: ModelConfig) -> TextEncoder:
         ) from error
 
 
-def expect_method(config: ModelConfig, method: str) -> None:
-    """UsageError, with the stage to use, where the configuration is of another method."""
+def refuse_untrainable(config: ModelConfig, method: str, codec: Path | None) -> None:
+    """UsageError, with what to do, for a configuration of another method, without its VAE, or at odds with itself."""
     if config.method != method:
         raise UsageError(
             f"the configuration {config.name!r} has method: {config.method}; use flowsep train {config.method}"
+        )
+    if config.codec.kind == "vae" and codec is None:
+        raise UsageError("codec.kind is 'vae': train it first (flowsep train vae) and give its folder with --vae")
+    if config.data.pool and any((config.unet_loss.mel, config.unet_loss.mask, config.unet_loss.snr)):
+        raise UsageError(
+            "data.pool keeps latents, and the losses mel, mask and snr need waveforms; set one or the other"
         )
 
 
@@ -281,18 +287,11 @@ def train_unet(
     a model, its folder or the name of a shipped one, whose text encoder, vocoder and (of the same process) mask
     exponent are kept and whose UNet is trained on. `background` is as in `training_data`.
     """
-    expect_method(config, method)
-    if config.codec.kind == "vae" and codec is None:
-        raise UsageError("codec.kind is 'vae': train it first (flowsep train vae) and give its folder with --vae")
-    if config.data.pool and any((config.unet_loss.mel, config.unet_loss.mask, config.unet_loss.snr)):
-        raise UsageError(
-            "data.pool keeps latents, and the losses mel, mask and snr need waveforms; set one or the other"
-        )
-    text = text or start
+    refuse_untrainable(config, method, codec)
     refuse_other_method(config, run)
     prepare_run(config, run)
     _, dataset = training_data(config, data, background=background)
-    encoder = text_encoder_of(config, text)
+    encoder = text_encoder_of(config, text or start)
     latent_codec = load_codec(codec) if codec else build_codec(config.codec)
     unet = build_unet(config.unet, config.process.stream_count, latent_codec.latent_channels, config.text.d_model)
     trained = load_separator(start, "cpu") if start is not None else None
