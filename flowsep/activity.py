@@ -12,6 +12,7 @@ from torch import Tensor
 from flowsep.errors import UsageError
 from flowsep.longform import SeparationStream, in_memory, separate_stream
 from flowsep.protocol import SampleOptions, TextSeparator
+from flowsep.remixing import ratio_db
 from flowsep.windows import Progress
 
 FRAME = 0.01  # seconds
@@ -126,7 +127,7 @@ def active_stretches(target: Tensor, mixture: Tensor, seconds: float, rule: Segm
         inside, whole = float(target[first:last].mean()), float(mixture[first:last].mean())
         start, end = round(first * FRAME, 2), round(min(last * FRAME, seconds), 6)
         if end > start:
-            segments.append(Segment(start, end, level_db(inside), level_db(inside / whole if whole > 0 else 0.0)))
+            segments.append(Segment(start, end, ratio_db(inside, 1.0), ratio_db(inside, whole)))
     return segments
 
 
@@ -151,8 +152,3 @@ def stretches(active: Sequence[bool], merge_gap: float, min_duration: float) -> 
         else:
             runs.append((index, index + 1))
     return [(first, last) for first, last in runs if last - first >= min_duration - 1e-6]
-
-
-def level_db(energy: float) -> float:
-    """10 log10(energy), at least -200."""
-    return round(max(-200.0, 10 * math.log10(energy)), 2) if energy > 0 else -200.0

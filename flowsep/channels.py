@@ -15,16 +15,6 @@ POWER_FLOOR = 1e-10  # of the down-mix in a bin, so that silence has no gain
 BLOCK = 400  # frames transformed at once: 6.4 s, so that memory does not grow with the file
 
 
-def share_channels(audio: Tensor, mono: Tensor, target: Tensor, sample_rate: int) -> Tensor:
-    """Target (T,) separated from the down-mix mono (T,) of audio (C, T) -> the target in each channel (C, T).
-
-    See `shared_blocks`.
-    """
-    together = Sliding([torch.cat([audio, mono[None]])])
-    found = shared_blocks(together, Sliding([target[None]]), audio.shape[-1], sample_rate, channel=-1)
-    return torch.cat([targets[0, :-1] for _, targets in found], dim=-1)
-
-
 def shared_blocks(
     audio: Sliding, targets: Sliding, length: int, sample_rate: int, channel: int | None
 ) -> Iterator[tuple[Tensor, Tensor]]:

@@ -15,8 +15,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from flowsep.atomic import atomic_output, refuse_unwritable
+from flowsep.atomic import refuse_unwritable
 from flowsep.audio import open_audio, read_audio, write_audio
+from flowsep.checkpoint import write_json
 from flowsep.data.mixing import limit_together, mix_at_snr
 from flowsep.data.synth import DEMO_SEEDS, SYNTH_KINDS, synthesise
 from flowsep.errors import InputError, UsageError
@@ -73,12 +74,7 @@ def build_example(seed: int = 0, kinds: tuple[str, str] = KINDS) -> Example:
     return Example(mixture, dict(zip((SYNTH_KINDS[kind].captions[0] for kind in kinds), parts, strict=True)))
 
 
-def run_demo(
-    folder: Path,
-    load: Callable[[], LoadedModel],
-    seed: int = 0,
-    options: SampleOptions | None = None,
-) -> DemoReport:
+def run_demo(folder: Path, load: Callable[[], LoadedModel], seed: int = 0) -> DemoReport:
     """Write the example and what the model takes out of it into `folder`, and measure it.
 
     Goes through the same code as `flowsep separate`. Files of an earlier demo are replaced; anything else of the same
@@ -96,9 +92,7 @@ def run_demo(
     for text, path in references.items():
         write_audio(path, example.parts[text], SAMPLE_RATE, overwrite=True)
     model = load()
-    rows = [
-        _separate_one(model, job, index, example, options or SampleOptions(seed=seed)) for index in range(len(KINDS))
-    ]
+    rows = [_separate_one(model, job, index, example, SampleOptions(seed=seed)) for index in range(len(KINDS))]
     wavs = [path for query in job.queries for path in (query.target, query.residual) if path is not None]
     figures = [query.plot for query in job.queries if query.plot is not None]
     return DemoReport(rows, [mixture, *references.values()], wavs, figures)
@@ -137,8 +131,7 @@ def claim(folder: Path, paths: list[Path]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot make the folder {folder}: {error.strerror}; choose another with -o") from error
-    with atomic_output(record, overwrite=True) as temporary:
-        temporary.write_text(json.dumps({"made_by": MADE_BY, "files": names}, indent=2) + "\n")
+    write_json(record, {"made_by": MADE_BY, "files": names})
 
 
 def _recorded(record: Path) -> set[str]:

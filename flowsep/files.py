@@ -20,7 +20,7 @@ from flowsep.atomic import atomic_outputs
 from flowsep.audio import AudioFile
 from flowsep.blocks import Facts, scan
 from flowsep.budget import Cost
-from flowsep.encodings import encoding_of
+from flowsep.encodings import Encoding, encoding_of
 from flowsep.longform import separate_stream
 from flowsep.naming import FileJob, QueryFiles
 from flowsep.outputs import OutputFile, finish_together
@@ -121,9 +121,7 @@ class QueryOutputs:
     ) -> None:
         self.staging, self.query, self.recording, self.facts = staging, query, recording, facts
         self.number = job.texts.index(query.text)  # among the targets of the call
-        encoding = encoding_of(job.format, settings.subtype, recording.subtype, settings.clip)
-        encoding = encoding.for_size(facts.frames * recording.channels)
-        about = (recording.sample_rate, recording.channels, encoding, settings.clip, model.separator.mel.fmax)
+        about = written_as(job.format, settings, recording, facts, model.separator.mel.fmax)
         self.target = OutputFile(staging / query.target.name, query.target, "target", *about)
         self.files = [self.target]
         if query.residual is not None:
@@ -186,6 +184,15 @@ class QueryOutputs:
         }
         write_sidecar(self.staging / query.sidecar.name, document)
         return document
+
+
+def written_as(
+    format: str, settings: FileSettings, recording: AudioFile, facts: Facts, band: float
+) -> tuple[int, int, Encoding, str, float]:
+    """Rate in Hz, channels, encoding, clip policy and the model's `band` in Hz, as an `OutputFile` takes them."""
+    encoding = encoding_of(format, settings.subtype, recording.subtype, settings.clip)
+    encoding = encoding.for_size(facts.frames * recording.channels)
+    return recording.sample_rate, recording.channels, encoding, settings.clip, band
 
 
 def describe_input(recording: AudioFile, facts: Facts) -> dict[str, Any]:

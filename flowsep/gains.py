@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from flowsep.errors import UsageError
 
@@ -13,20 +12,6 @@ MUTE = -math.inf  # dB
 LIMIT_DB = 60.0  # beyond it a gain is a slip of the finger
 LONGEST_TEXT = 1000  # characters; every text model reads far less
 EXAMPLE = 'write it like "dog barking=-12", "speech=+3" or "hum=mute"'
-
-
-@dataclass(frozen=True)
-class MixSettings:
-    """What a remix is to be: dB by text, dB of the rest, and what happens above full scale.
-
-    `clip` "warn" leaves the level alone, so that flac clips and 32-bit float wav keeps the peak, and says so; "scale"
-    turns the whole output down until its peak is at full scale.
-    """
-
-    verb: str  # remix or remove
-    gains: dict[str, float]
-    rest: float = 0.0
-    clip: str = "warn"
 
 
 def parse_gains(arguments: Sequence[str]) -> dict[str, float]:

@@ -10,7 +10,7 @@ from torch import Tensor
 def normalise(mixture: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(normalised, mean, gain) of mixture (B, T): normalised = (mixture - mean) * gain peaks at 0.5.
 
-    FlowSep's loader (flowsep-reference section 1); mean and gain (B, 1) let the level be put back.
+    As FlowSep's loader does; mean and gain (B, 1) let the level be put back.
     """
     mean = mixture.mean(-1, keepdim=True)
     centred = mixture - mean

@@ -17,10 +17,12 @@ def words(text: str) -> list[str]:
     return text.split()
 
 
-ONES = words("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen")
+ONES = [
+    *words("zero one two three four five six seven eight nine ten"),
+    *words("eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"),
+]
 NUMBERS = {
     **{word: number for number, word in enumerate(ONES)},
-    "eighteen": 18,
     "twenty": 20,
     "thirty": 30,
     "forty": 40,

@@ -11,6 +11,7 @@ from flowsep.flow import ADAPTIVE, SOLVER_NAMES
 from flowsep.flow.grids import parse_grid
 from flowsep.protocol import CANDIDATE_SCORES, ENCODER_SCORES, RENDERINGS, SampleOptions
 
+DTYPES = ("float32", "bfloat16", "float16")
 METHODS = {"flow": SOLVER_NAMES, "diffusion": diffusion.SOLVER_NAMES}  # how a model samples, and its solvers
 ALL_SOLVERS = tuple(name for names in METHODS.values() for name in names)
 SCORE_HELP = ", ".join([*CANDIDATE_SCORES, *(f"{name}FOLDER" for name in ENCODER_SCORES)])
@@ -92,3 +93,14 @@ def parse_interval(text: str) -> tuple[float, float]:
     except ValueError as error:
         raise UsageError(f"cannot read the guidance interval {text!r}; write two times, as 0.2,0.9") from error
     return low, high
+
+
+def parse_steps(text: str) -> tuple[int, ...]:
+    """Numbers of steps written as "10" or "1,2,4", rising and without doubles. UsageError for others."""
+    try:
+        steps = sorted({int(part) for part in text.split(",")})
+    except ValueError:
+        steps = [0]
+    if steps[0] < 1:
+        raise UsageError(f"steps are whole numbers from 1 on, such as 10 or 1,2,4; not {text!r}")
+    return tuple(steps)

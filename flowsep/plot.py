@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,17 +17,17 @@ from flowsep.audio import AudioFile, open_audio
 from flowsep.blocks import Facts, Sliding, mixed_down, resampled, scan
 from flowsep.errors import InputError
 from flowsep.longform import in_memory
-from vocoder.mel import MelConfig, band_centres, log_mel
+from vocoder.mel import NEPER, MelConfig, band_centres, log_mel
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
 DYNAMIC_RANGE = 80.0  # dB below the loudest point of the three
 COLUMNS = 3000  # more time steps than pixels are pooled by their maximum
 BLOCK_FRAMES = 3000  # analysed at once
 HZ_TICKS = (250, 500, 1000, 2000, 4000, 7000)
-NEPER = 20 / math.log(10)  # dB per unit of natural log magnitude
 COLOURS = "magma"  # its lightness rises evenly, so that it reads the same in grey and to colour-blind eyes
 STRIP = 0.07  # height of the strip that shows activity, in panels
 
@@ -53,7 +54,7 @@ def plot_files(path: Path, recording: AudioFile, facts: Facts, target: tuple[Pat
     """Write a PNG of a recording, its target and what that leaves; memory does not grow with the length.
 
     `target` is the separated file and the factor that it was scaled by. What is shown is what the model hears of the
-    channels. Errors as `draw`.
+    channels. Errors as `write_figure`.
     """
     length, rate = facts.frames, recording.sample_rate
     file, factor = open_audio(target[0]), target[1]
@@ -71,7 +72,8 @@ def plot_files(path: Path, recording: AudioFile, facts: Facts, target: tuple[Pat
     }
     blocks = {name: mixed_down(panel, facts.channel) for name, panel in panels.items()}
     levels, active = analysed(blocks, rate, length, SegmentRule())
-    draw(path, levels, length / rate, MelConfig(), title, active=active, start=recording.first / rate)
+    figure = separation_figure(levels, length / rate, MelConfig(), title, active=active, start=recording.first / rate)
+    write_figure(path, figure)
 
 
 def analysed(
@@ -89,23 +91,22 @@ def analysed(
     return levels, active_stretches(energies["target"], energies["mixture"], length / sample_rate, rule)
 
 
-def draw(
-    path: Path,
-    levels: dict[str, Tensor],
-    seconds: float,
-    config: MelConfig,
-    title: str = "",
-    top: float | None = None,
-    size: tuple[float, float] = (10, 7),
-    active: Sequence[Segment] | None = None,
-    start: float = 0.0,
-) -> None:
-    """Write a PNG of `separation_figure`. Atomic: InputError where `path` exists or cannot be written."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+def write_figure(path: Path, figure: Figure, overwrite: bool = False, colours: int | None = None) -> None:
+    """Write a PNG of a figure, of at most so many `colours` where that is given: a third of the bytes at 64.
 
-    figure = separation_figure(levels, seconds, config, title, top, size, active, start)
-    with atomic_output(Path(path)) as temporary:
-        FigureCanvasAgg(figure).print_png(temporary)
+    Atomic: InputError where `path` exists (without `overwrite`) or cannot be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    canvas = FigureCanvasAgg(figure)
+    with atomic_output(Path(path), overwrite) as temporary:
+        if colours is None:
+            canvas.print_png(temporary)
+        else:
+            canvas.draw()
+            picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+            picture.quantize(colours).save(temporary, format="PNG", optimize=True)
 
 
 def separation_figure(
@@ -132,20 +133,10 @@ def separation_figure(
     heights = [STRIP if name == "active" else 1.0 for name in rows]
     grid = figure.subplots(len(rows), 1, sharex=True, squeeze=False, height_ratios=heights)
     axes = dict(zip(rows, grid[:, 0], strict=True))
-    positions = tick_positions(config)
     for name, level in levels.items():
-        image = axes[name].imshow(
-            level.T.numpy(),
-            origin="lower",
-            aspect="auto",
-            cmap=COLOURS,
-            vmin=top - DYNAMIC_RANGE,
-            vmax=top,
-            extent=(start, start + seconds, -0.5, config.n_mels - 0.5),
-        )
+        image = mel_panel(axes[name], level, config, top, start, seconds)
         axes[name].set_title(name, loc="left", fontsize=10)
         axes[name].set_ylabel("frequency (Hz)")
-        axes[name].set_yticks(positions, [f"{hz:g}" for hz in HZ_TICKS])
     if "active" in axes:
         mark_activity(axes["active"], active or (), start)
     axes[rows[-1]].set_xlabel("time (s)")
@@ -154,6 +145,21 @@ def separation_figure(
         shown = title if len(title) <= 90 else title[:89] + "…"
         figure.suptitle(shown, fontsize=11, parse_math=False)
     return figure
+
+
+def mel_panel(axis: Axes, level: Tensor, config: MelConfig, top: float, start: float, seconds: float) -> AxesImage:
+    """The level (N, M) in dB as a picture: seconds across from `start` on, Hz upwards, the 80 dB below `top`."""
+    image = axis.imshow(
+        level.T.numpy(),
+        origin="lower",
+        aspect="auto",
+        cmap=COLOURS,
+        vmin=top - DYNAMIC_RANGE,
+        vmax=top,
+        extent=(start, start + seconds, -0.5, config.n_mels - 0.5),
+    )
+    axis.set_yticks(tick_positions(config), [f"{hz:g}" for hz in HZ_TICKS])
+    return image
 
 
 def mark_activity(axis: Axes, active: Sequence[Segment], start: float) -> None:
@@ -194,7 +200,5 @@ def levels_of(blocks: Iterable[Tensor], count: int, config: MelConfig) -> Tensor
 
 def tick_positions(config: MelConfig) -> list[float]:
     """Fractional band number of each frequency in HZ_TICKS."""
-    import numpy as np
-
     centres = band_centres(config).numpy()
     return [float(np.interp(hz, centres, np.arange(len(centres)))) for hz in HZ_TICKS]

@@ -57,7 +57,7 @@ class Separation:
     target + residual = mixture exactly. `mask` (B, N, M) holds the gain 0..1 of each mel band on 10 ms frames where the
     separator renders by masking the mixture, and is None otherwise: with it the caller can treat the original
     full-rate channels (`flowsep.render.apply_mask`). A target without one whose `settings` say the rendering "mixture"
-    is in phase with the mixture, and its complex gain is what channels get (`flowsep.channels.share_channels`).
+    is in phase with the mixture, and its complex gain is what channels get (`flowsep.channels.shared_blocks`).
     """
 
     target: Tensor  # (B, T)

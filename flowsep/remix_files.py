@@ -10,7 +10,6 @@ from typing import Any
 from flowsep.atomic import atomic_outputs
 from flowsep.audio import AudioFile
 from flowsep.blocks import Facts, scan
-from flowsep.encodings import encoding_of
 from flowsep.files import (
     SCHEMA_VERSION,
     LoadedModel,
@@ -19,6 +18,7 @@ from flowsep.files import (
     describe_timing,
     versions,
     write_sidecar,
+    written_as,
 )
 from flowsep.naming import MixJob
 from flowsep.outputs import OutputFile, finish_together
@@ -50,9 +50,7 @@ def remix_file(
     spans, rows = settings.spans_inside, settings.rows
     stream = remix_stream(model.separator, recording, job.gains, rest, settings.options, progress, spans, rows)
     stream.stream.facts = facts
-    encoding = encoding_of(job.format, settings.subtype, recording.subtype, settings.clip)
-    encoding = encoding.for_size(facts.frames * recording.channels)
-    about = (recording.sample_rate, recording.channels, encoding, settings.clip, model.separator.mel.fmax)
+    about = written_as(job.format, settings, recording, facts, model.separator.mel.fmax)
     with (
         atomic_outputs(job.folder, job.paths(), overwrite) as staging,
         closing(MixOutputs(staging, job, verb, *about)) as outputs,
@@ -64,21 +62,16 @@ def remix_file(
             from flowsep.media import replace_audio
 
             replace_audio(recording, outputs.remix.temporary, staging / job.video.name)
-        account = stream.account
         document = {
             "schema_version": SCHEMA_VERSION,
             "input": describe_input(recording, facts),
-            verb: describe_gains(stream, job.gains),
-            **({"instruction": job.instruction} if job.instruction is not None else {}),
-            "outputs": outputs.describe(),
-            "video": str(job.video) if job.video is not None else None,
-            "sidecar": str(job.sidecar),
+            **describe_remix(stream, job, verb, outputs),
             "params": {
-                **describe_params(model, settings, account, sum(account.nfe), outputs.remix),
-                "masks": "model" if account.own_masks else "level ratio",
+                **describe_params(model, settings, stream.account, sum(stream.account.nfe), outputs.remix),
+                "masks": "model" if stream.account.own_masks else "level ratio",
             },
             "scores": {"sum_error_db": stream.sum_error_db()},
-            "timing": describe_timing(model, account, time.perf_counter() - clock, recording, facts),
+            "timing": describe_timing(model, stream.account, time.perf_counter() - clock, recording, facts),
             "model": {"id": model.id, "hash": model.hash},
             "request": mix_request(job, verb, rest, settings),
             "versions": versions(),
@@ -124,6 +117,17 @@ class MixOutputs:
             {**file.describe(), "query": text} for file, text in zip(self.parts, [*self.texts, None], strict=False)
         ]
         return [self.remix.describe(), *parts]
+
+
+def describe_remix(stream: RemixStream, job: MixJob, verb: str, outputs: MixOutputs) -> dict[str, Any]:
+    """What was done, by its verb and as it was understood, and the files that it was written to."""
+    return {
+        verb: describe_gains(stream, job.gains),
+        **({"instruction": job.instruction} if job.instruction is not None else {}),
+        "outputs": outputs.describe(),
+        "video": str(job.video) if job.video is not None else None,
+        "sidecar": str(job.sidecar),
+    }
 
 
 def describe_gains(stream: RemixStream, gains: dict[str, float]) -> dict[str, Any]:

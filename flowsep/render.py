@@ -1,6 +1,6 @@
 """From generated mels to a waveform through the mixture: band masks, and their use on audio of any rate.
 
-Masking restores the alignment that re-synthesis destroys (beyond-flowsep section 3): the generated mel says how much of
+Masking restores the alignment that re-synthesis destroys: the generated mel says how much of
 each band belongs to the target, the mixture gives the fine structure and the phase.
 """
 

@@ -126,7 +126,7 @@ class TextEncoder(nn.Module):
         return TextState(torch.cat([hidden for hidden, _ in padded]), torch.cat([mask for _, mask in padded]))
 
     def unconditional(self, batch: int) -> TextState:
-        """The empty caption, with an all-ones mask: what FlowSep's unconditional batches saw (reference section 4)."""
+        """The empty caption, with an all-ones mask: what FlowSep's unconditional batches saw."""
         state = self.encode([""])
         hidden = state.hidden.expand(batch, -1, -1)
         return TextState(hidden, torch.ones_like(state.mask).expand(batch, -1))

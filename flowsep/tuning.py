@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -11,8 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from flowsep.atomic import atomic_output
-from flowsep.checkpoint import SHIPPED, find_model, read_json
+from flowsep.checkpoint import SHIPPED, find_model, read_json, write_json
 from flowsep.errors import UsageError
 from flowsep.evaluation.recipe import MixtureRow, render_row
 from flowsep.flow import ADAPTIVE
@@ -140,5 +138,4 @@ def store_grid(folder: Path, tuned: Tuned, solver: str) -> None:
     path = folder / "scheduler" / "scheduler_config.json"
     settings = read_json(path)
     settings["sampling"] |= {"steps": tuned.steps, "solver": solver, "grid": tuned.grid}
-    with atomic_output(path, overwrite=True) as temporary:
-        temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    write_json(path, settings)

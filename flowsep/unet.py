@@ -1,6 +1,6 @@
 """The latent UNet, shared by flow and diffusion: diffusers' AudioLDM2UNet2DConditionModel at our sizes.
 
-flowsep-reference section 13 shows that this class reproduces the official network exactly.
+This class reproduces the official network exactly: `flowsep convert --self-test` shows it on golden arrays.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def hasten(unet: nn.Module) -> nn.Module:
 def call_unet(unet: nn.Module, t: Tensor, x: Tensor, mixture: Tensor, text: TextState) -> Tensor:
     """Network output, like the state x (B, K * C, S, F) in shape and precision, at time t, () or (B,).
 
-    t is a flow's time in 0..1, not scaled (flowsep-reference 5), or a diffusion's timestep, a whole number from 0. It
+    t is a flow's time in 0..1, not scaled, or a diffusion's timestep, a whole number from 0. It
     keeps its precision, whatever the network's, which takes its sines in float32. The state's channels come first, the
     mixture latent (B, C, S, F) last. Output channels beyond the state's are never trained and are dropped.
     """

@@ -104,6 +104,12 @@ def test_hand_written_instructions_that_were_held_out_are_understood():
     assert len(cases) == 100 and len(missed) <= 10, len(missed)
 
 
+def test_every_number_below_twenty_is_read_as_a_word():
+    ones = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
+    for number, word in enumerate(f"{ones} eighteen nineteen".split(), start=1):
+        assert understood(f"turn the rain down by {word} decibels") == ({"rain": ("gain", -number)}, 0)
+
+
 def test_hard_instructions_are_refused_rather_than_misread():
     cases = hand_written("hard")
     misread = [

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from flowsep.errors import InputError
 from flowsep.evaluation.loudness import at_loudness, loudness
+from flowsep.web.loudness import loudness as streamed_loudness
 
 
 def sine(hertz: float, seconds: float, rate: int, peak: float = 1.0) -> np.ndarray:
@@ -31,6 +33,16 @@ def test_silence_and_quiet_parts_are_gated_away():
     assert loudness(np.concatenate([loud, np.zeros(48000, np.float32)]), 16000) == pytest.approx(alone, abs=0.3)
     assert loudness(np.concatenate([loud, quiet]), 16000) == pytest.approx(alone, abs=0.3)
     assert loudness(np.zeros(16000, np.float32), 16000) == -np.inf
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 16000, 44100, 48000])
+def test_the_measure_that_reads_a_stream_gives_the_same_number(rate):
+    rng = np.random.default_rng(0)
+    noise = 0.1 * rng.standard_normal(round(2.57 * rate))  # ends within a block
+    bursts = rng.standard_normal(7 * rate) * np.repeat(10 ** -rng.uniform(0, 3, 7), rate)  # half of it below the gates
+    for sound in (sine(997, 3, rate), sine(60, 3, rate), sine(3500, 3, rate), noise, bursts, noise[: rate // 2]):
+        blocks = torch.from_numpy(sound.astype(np.float32))[None].split(997, dim=-1)
+        assert streamed_loudness(blocks, rate)[0] == pytest.approx(loudness(sound, rate), abs=0.02)
 
 
 def test_a_sound_is_brought_to_a_loudness_and_silence_left_alone():

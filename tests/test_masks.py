@@ -9,20 +9,21 @@ import torch
 from torch import nn
 
 from flowsep.audio import downmix, resample
-from flowsep.channels import share_channels
+from flowsep.blocks import Sliding
+from flowsep.channels import shared_blocks
 from flowsep.errors import InputError, ModelError, UsageError
 from flowsep.longform import separate_audio
 from flowsep.masks.examples import mean_embedding, segments, without_silence
 from flowsep.masks.lassnet import LassNet
 from flowsep.masks.query import BertQuery, ClapQuery
-from flowsep.masks.resunet import AUDIOSEP, DCASE, ResUNet30, ResUNetConfig, complex_gain, parameter_count
+from flowsep.masks.resunet import AUDIOSEP, DCASE, ResUNet30, ResUNetConfig, complex_gain
 from flowsep.masks.separator import MaskSeparator
 from flowsep.masks.spectrum import audio_of, spectrum_of
 from flowsep.protocol import SampleOptions, TextSeparator
 from flowsep.remixing import remix
 from flowsep.windows import level_mask
 from tests.fakes import tone
-from tests.tiny_masks import LASSNET, RESUNET, bert_query, clap_query, query_of, tiny_masker
+from tests.tiny_masks import LASSNET, RESUNET, bert_query, clap_query, parameter_count, query_of, tiny_masker
 
 NETWORKS = [ResUNet30(RESUNET).eval(), LassNet(LASSNET).eval()]
 
@@ -210,6 +211,13 @@ def test_windows_of_a_long_recording_are_joined_without_seams():
     (joined,) = separate_audio(tiny_masker(window=1.0), audio, 32000, ["rain"])
     assert joined.windows == 3 and whole.windows == 1
     assert (joined.target - whole.target).abs().max() < 0.02 * whole.target.abs().max()
+
+
+def share_channels(audio, mono, target, rate):
+    """Target (T,) separated from the down-mix mono (T,) of audio (C, T) -> the target in each channel (C, T)."""
+    together = Sliding([torch.cat([audio, mono[None]])])
+    found = shared_blocks(together, Sliding([target[None]]), audio.shape[-1], rate, channel=-1)
+    return torch.cat([targets[0, :-1] for _, targets in found], dim=-1)
 
 
 def test_channels_share_a_target_by_its_complex_gain():

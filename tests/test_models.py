@@ -14,11 +14,11 @@ from flowsep.config import load_config
 from flowsep.convert.masks import SYSTEMS
 from flowsep.masks.config import MaskConfig
 from flowsep.masks.lassnet import LassNet, LassNetConfig
-from flowsep.masks.resunet import ResUNet30, parameter_count
+from flowsep.masks.resunet import ResUNet30
 from flowsep.models import PUBLISHED, TRAINABLE, known_models
 from tests.official_files import official_manifest
 from tests.tiny import MIXTURE, tiny_separator
-from tests.tiny_masks import tiny_masker
+from tests.tiny_masks import parameter_count, tiny_masker
 
 
 def test_listed_parameters_are_those_of_the_networks():

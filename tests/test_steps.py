@@ -12,12 +12,13 @@ import torch
 from flowsep.benchmark import steps
 from flowsep.benchmark.machine import describe_machine
 from flowsep.benchmark.steps import aggregate, run_study
-from flowsep.benchmark.steps_options import Study, parse_models, parse_solvers, parse_steps
+from flowsep.benchmark.steps_options import Study, parse_models, parse_solvers
 from flowsep.benchmark.steps_report import PLOTS, STYLES, table, write_results
 from flowsep.cli import main
 from flowsep.errors import InputError, UsageError
 from flowsep.evaluation.recipe import MixtureRow, read_recipe, write_recipe
 from flowsep.evaluation.spectral import log_mel_l1, log_spectral_distance
+from flowsep.options import parse_steps
 from flowsep.separator import LatentSeparator
 from tests.tiny import DIFFUSION, MIXTURE, tiny_separator, write_clips
 
@@ -236,8 +237,8 @@ def test_lists_of_steps_models_and_solvers_are_read(models):
 @pytest.mark.parametrize(
     ("changes", "code", "words"),
     [
-        ({"--steps": "0,2"}, 2, "steps must be at least 1, not 0"),
-        ({"--steps": "1,two"}, 2, "cannot read the steps '1,two'"),
+        ({"--steps": "0,2"}, 2, "steps are whole numbers from 1 on, such as 10 or 1,2,4; not '0,2'"),
+        ({"--steps": "1,two"}, 2, "steps are whole numbers from 1 on, such as 10 or 1,2,4; not '1,two'"),
         ({"--steps": "2000"}, 2, "steps must be at most 1000"),
         ({"--solvers": "magic"}, 2, "unknown solver 'magic'; choose from euler, midpoint, heun, rk4, ab2, ddim"),
         ({"--solvers": "euler"}, 2, "knows none of the solvers euler; it has ddim"),

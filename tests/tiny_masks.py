@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -35,6 +37,11 @@ LASSNET = LassNetConfig(32000, 256, 128, 12, (4, 8, 8))
 ROBERTA_TOKENS, BERT_TOKENS = ("<s>", "<pad>", "</s>", "<unk>"), ("[CLS]", "[PAD]", "[SEP]", "[UNK]")
 LABELS = ["Speech", "Dog", "Rain", "Bell"]
 WORDS = ["a", "dog", "barking", "rain", "falling", "siren"]
+
+
+def parameter_count(modules: Sequence[nn.Module]) -> int:
+    """Numbers that training moves, or once moved, in all modules together."""
+    return sum(parameter.numel() for module in modules for parameter in module.parameters())
 
 
 def tokenizer(special: tuple[str, ...]):

@@ -1,6 +1,6 @@
 """The latent codecs: mel (B, N, M) -> latent (B, C, S, F) and back, S latent frames and F latent bands.
 
-`MelVAE` is FlowSep's KL autoencoder (flowsep-reference section 3). `MelPatches` is the lossless member of the same
+`MelVAE` is FlowSep's KL autoencoder. `MelPatches` is the lossless member of the same
 seam: space-to-depth with dataset constants, nothing to train, for small models.
 """
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+NEPER = 20 / math.log(10)  # dB per unit of the log-mel, a natural log of magnitudes
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from vocoder.weights import WEIGHTS, load_network
 
 @dataclass(frozen=True)
 class VocoderConfig:
-    """Sizes of the BigVGAN generator. The defaults are FlowSep's (flowsep-reference section 8): 14.0 M parameters."""
+    """Sizes of the BigVGAN generator. The defaults are FlowSep's: 14.0 M parameters."""
 
     upsample_rates: tuple[int, ...] = (5, 4, 2, 2, 2)  # their product is the hop
     upsample_kernel_sizes: tuple[int, ...] = (16, 16, 8, 4, 4)

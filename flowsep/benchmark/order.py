@@ -13,6 +13,7 @@ from flowsep.flow import ADAPTIVE
 from flowsep.flow.grids import uniform
 from flowsep.flow.guidance import Counted
 from flowsep.flow.solvers import SOLVERS
+from flowsep.plot import write_figure
 
 STEPS = (4, 8, 16, 32, 64, 128)
 TOLERANCES = {  # about the same errors and calls as the steps give
@@ -56,13 +57,9 @@ def plot_orders(path: Path, overwrite: bool = False) -> dict[str, float]:
     Their calls grow with the steps, so the slope is the order; that of an adaptive solver's tolerances says little.
     InputError where `path` exists without `overwrite` or cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from flowsep.atomic import atomic_output
-
     figure = Figure(figsize=(7, 5), dpi=100, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
     axes = figure.subplots()
     slopes = {}
     for (name, order), style in zip(THEORY.items(), STYLES, strict=True):
@@ -75,6 +72,5 @@ def plot_orders(path: Path, overwrite: bool = False) -> dict[str, float]:
     axes.set(xlabel="network calls", ylabel="error at t = 1", title="dx/dt = x + t², x(0) = 1")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="lower left")
-    with atomic_output(Path(path), overwrite) as temporary:
-        canvas.print_png(temporary)
+    write_figure(path, figure, overwrite)
     return slopes

@@ -15,13 +15,13 @@ from flowsep.benchmark.models import compile_parts
 from flowsep.benchmark.report import SCHEMA_VERSION, table
 from flowsep.errors import UsageError
 from flowsep.heard import normalise
+from flowsep.options import DTYPES
 from flowsep.protocol import SampleOptions
 from flowsep.separator import LatentSeparator
 from flowsep.text import TextState
 from flowsep.unet import call_unet
 from vocoder.mel import log_mel, stft
 
-PRECISIONS = ("float32", "bfloat16", "float16")
 TEXTS = "a sound to compare"
 Outputs = dict[str, Tensor]
 
@@ -44,8 +44,8 @@ def parse_variants(text: str) -> list[Variant]:
     found = []
     for part in text.split(","):
         dtype, plus, word = part.strip().partition("+")
-        if dtype not in PRECISIONS or (plus and word != "compile"):
-            raise UsageError(f"unknown variant {part.strip()!r}; write {', '.join(PRECISIONS)}, or one with +compile")
+        if dtype not in DTYPES or (plus and word != "compile"):
+            raise UsageError(f"unknown variant {part.strip()!r}; write {', '.join(DTYPES)}, or one with +compile")
         found.append(Variant(dtype, bool(plus)))
     return found
 

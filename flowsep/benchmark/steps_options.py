@@ -22,17 +22,6 @@ class Study:
     device: str = "auto"
 
 
-def parse_steps(text: str) -> tuple[int, ...]:
-    """Step counts written as "1,2,4", rising. UsageError where they are not whole numbers of at least 1."""
-    try:
-        steps = sorted({int(part) for part in text.split(",")})
-    except ValueError as error:
-        raise UsageError(f"cannot read the steps {text!r}; write whole numbers, as 1,2,4,10") from error
-    if steps[0] < 1:
-        raise UsageError(f"steps must be at least 1, not {steps[0]}")
-    return tuple(steps)
-
-
 def parse_models(text: str) -> dict[str, str | None]:
     """Models written as "small,mine=runs/mine/model": name, folder or hub id -> label, if one was given."""
     found: dict[str, str | None] = {}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowsep.atomic import atomic_output
 from flowsep.benchmark.steps import PRESENCE, QUALITY
+from flowsep.plot import write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -99,19 +100,16 @@ def interval(value: dict[str, float]) -> str:
 
 def plot(report: dict[str, Any], axis: str, path: Path) -> None:
     """Write a PNG of each quality figure against `axis` ("nfe" or "seconds"), a line for every model and solver."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 9.5), dpi=120, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
     panels = figure.subplots(len(QUALITY), 1, sharex=True)
     for panel, name in zip(panels, QUALITY, strict=True):
         draw(panel, report, axis, name)
     panels[-1].set_xlabel(AXES[axis])
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=2, fontsize=9)
-    with atomic_output(path, overwrite=True) as temporary:
-        canvas.print_png(temporary)
+    write_figure(path, figure, overwrite=True)
 
 
 def draw(panel: Axes, report: dict[str, Any], axis: str, name: str) -> None:

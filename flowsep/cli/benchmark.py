@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from flowsep.cli.options import check_device, spread
+from flowsep.errors import UsageError
+from flowsep.options import DTYPES, check_choice, check_options, parse_steps
+from flowsep.protocol import RENDERINGS, SampleOptions
 
 if TYPE_CHECKING:
     import torch
@@ -16,8 +22,14 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Measure latency, precision, and quality against steps.", no_args_is_help=True)
 
-DTYPES = ("float32", "bfloat16", "float16")
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
+
+Config = Annotated[str, typer.Option("--config", help="flowsep, small or a YAML file; random weights.")]
+Model = Annotated[str | None, typer.Option("--model", help="A model to load instead of --config.")]
+Seconds = Annotated[float | None, typer.Option(help="Length of the mixture. [default: the window]", min=0.1)]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing report.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 
 
 @app.callback()
@@ -25,57 +37,70 @@ def benchmark() -> None:
     """Measure latency, precision, and quality against steps."""
 
 
-@app.command()
-def latency(
-    config: Annotated[str, typer.Option("--config", help="flowsep, small or a YAML file; random weights.")] = "flowsep",
-    model: Annotated[str | None, typer.Option("--model", help="A model to load instead of --config.")] = None,
-    seconds: Annotated[float | None, typer.Option(help="Length of the mixture. [default: the window]", min=0.1)] = None,
+@dataclass(frozen=True)
+class LatencyOptions:
+    """What `benchmark latency` measures, and how."""
+
+    config: Config = "flowsep"
+    model: Model = None
+    seconds: Seconds = None
     steps: Annotated[
         str | None, typer.Option(help="Solver steps; with --matrix a list such as 1,2,4. [default: the model's]")
-    ] = None,
-    batch: Annotated[int, typer.Option(help="Clips at once, each with its own query.", min=1)] = 1,
-    repeats: Annotated[int, typer.Option(help="Calls that count, after two that do not.", min=1)] = 20,
-    render: Annotated[str | None, typer.Option(help="mixture or vocoder. [default: the model's]")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(help=", ".join(DTYPES))] = "float32",
-    compiled: Annotated[bool, typer.Option("--compile", help="Compile UNet, VAE and vocoder.")] = False,
+    ] = None
+    batch: Annotated[int, typer.Option(help="Clips at once, each with its own query.", min=1)] = 1
+    repeats: Annotated[int, typer.Option(help="Calls that count, after two that do not.", min=1)] = 20
+    render: Annotated[str | None, typer.Option(help="mixture or vocoder. [default: the model's]")] = None
+    device: Device = "auto"
+    dtype: Annotated[str, typer.Option(help=", ".join(DTYPES))] = "float32"
+    compiled: Annotated[bool, typer.Option("--compile", help="Compile UNet, VAE and vocoder.")] = False
     compile_mode: Annotated[
         str, typer.Option(help="How to compile the UNet: default, reduce-overhead (CUDA graphs) or max-autotune.")
-    ] = "default",
-    matrix: Annotated[
-        bool, typer.Option("--matrix", help="Steps x {flow, diffusion}: Table III of the paper.")
-    ] = False,
+    ] = "default"
+    matrix: Annotated[bool, typer.Option("--matrix", help="Steps x {flow, diffusion}: Table III of the paper.")] = False
     ladder: Annotated[
         bool, typer.Option("--ladder", help="One fast measure after the other, in turns with the plain path.")
-    ] = False,
-    guidance: Annotated[float, typer.Option(help="Of --ladder.")] = 1.0,
-    plain: Annotated[bool, typer.Option("--plain", help="Without the fast measures (docs/performance.md).")] = False,
+    ] = False
+    guidance: Annotated[float, typer.Option(help="Of --ladder.")] = 1.0
+    plain: Annotated[bool, typer.Option("--plain", help="Without the fast measures (docs/performance.md).")] = False
     budget: Annotated[
         float | None,
         typer.Option(help="Seconds per row: --matrix extrapolates longer ones [60], --ladder stops repeating [40]."),
-    ] = None,
+    ] = None
     compare: Annotated[
         tuple[Path, Path] | None, typer.Option(metavar="A.json B.json", help="Only compare two reports.")
-    ] = None,
+    ] = None
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the report as JSON; --matrix goes on with it.")
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing report.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
-) -> None:
+    ] = None
+    overwrite: Overwrite = False
+    quiet: Quiet = False
+
+    @property
+    def row_budget(self) -> float:
+        """Seconds per row."""
+        return (40.0 if self.ladder else 60.0) if self.budget is None else self.budget
+
+    def check(self) -> tuple[int, ...]:
+        """The numbers of steps; UsageError for what does not exist or go together, InputError for the output."""
+        check(self.dtype, self.compile_mode, self.render, self.device, self.row_budget)
+        counts = () if self.steps is None else parse_steps(self.steps)
+        if len(counts) > 1 and not self.matrix:
+            raise UsageError("several --steps need --matrix")
+        if self.ladder and (self.matrix or self.compiled or self.plain or self.dtype != "float32"):
+            raise UsageError("--ladder goes through precisions and measures by itself; leave the others out")
+        if self.matrix and self.model is not None:
+            raise UsageError("--matrix builds its models from --config; leave --model out")
+        check_output(self.output, self.overwrite or self.matrix)
+        return counts
+
+
+@app.command()
+@spread
+def latency(asked: LatencyOptions) -> None:
     """Seconds, memory, operations and bytes of each stage and end to end, against the machine's own ceilings."""
-    if compare is not None:
-        return print_comparison(*compare)
-    budget = (40.0 if ladder else 60.0) if budget is None else budget
-    check(dtype, compile_mode, render, device, budget)
-    counts = parse_steps(steps)
-    if len(counts) > 1 and not matrix:
-        raise_usage("several --steps need --matrix")
-    if ladder and (matrix or compiled or plain or dtype != "float32"):
-        raise_usage("--ladder goes through precisions and measures by itself; leave the others out")
-    if matrix and model is not None:
-        raise_usage("--matrix builds its models from --config; leave --model out")
-    check_output(output, overwrite or matrix)
+    if asked.compare is not None:
+        return print_comparison(*asked.compare)
+    counts = asked.check()
 
     from flowsep.benchmark.ladder import ladder_lines, measure_ladder
     from flowsep.benchmark.latency import Workload, benchmark_latency
@@ -83,26 +108,27 @@ def latency(
     from flowsep.benchmark.report import latency_lines, write_report
     from vocoder.measures import PLAIN, use_measures
 
-    if plain:
+    if asked.plain:
         use_measures(PLAIN)
 
-    note = notes(quiet)
-    mode = compile_mode if compiled else None
-    work = Workload(seconds, counts[0] if counts else None, batch, render, repeats, mode)
-    chosen, precision = pick(device, dtype)
-    if matrix:
-        if overwrite and output is not None:
-            output.unlink(missing_ok=True)
-        build = Builder(chosen, precision)
-        report = run_matrix(families_of(config), build, chosen, precision, counts or STEPS, work, budget, output, note)
+    note, budget, name = notes(asked.quiet), asked.row_budget, asked.model or asked.config
+    mode = asked.compile_mode if asked.compiled else None
+    work = Workload(asked.seconds, counts[0] if counts else None, asked.batch, asked.render, asked.repeats, mode)
+    place = pick(asked.device, asked.dtype)
+    build = Builder(*place)
+    if asked.matrix:
+        if asked.overwrite and asked.output is not None:
+            asked.output.unlink(missing_ok=True)
+        families = families_of(asked.config)
+        report = run_matrix(families, build, *place, counts or STEPS, work, budget, asked.output, note)
         return typer.echo("\n".join(matrix_lines(report)))
-    separator, load_seconds = Builder(chosen, precision)(config, model)
-    if ladder:
-        report, lines = measure_ladder(separator, model or config, work, budget, guidance, note), ladder_lines
+    separator, load_seconds = build(asked.config, asked.model)
+    if asked.ladder:
+        report, lines = measure_ladder(separator, name, work, budget, asked.guidance, note), ladder_lines
     else:
-        report, lines = benchmark_latency(separator, model or config, work, load_seconds, note), latency_lines
-    if output is not None:
-        write_report(output, report, overwrite)
+        report, lines = benchmark_latency(separator, name, work, load_seconds, note), latency_lines
+    if asked.output is not None:
+        write_report(asked.output, report, asked.overwrite)
     typer.echo("\n".join(lines(report)))
 
 
@@ -111,36 +137,14 @@ def notes(quiet: bool) -> Callable[[str], None]:
     return lambda line: None if quiet else typer.echo(f"{time.strftime('%H:%M:%S')} {line}", err=True)
 
 
-def raise_usage(message: str) -> None:
-    """UsageError."""
-    from flowsep.errors import UsageError
-
-    raise UsageError(message)
-
-
 def check(dtype: str, compile_mode: str, render: str | None, device: str, budget: float) -> None:
     """UsageError for what does not exist, before torch is imported."""
-    from flowsep.cli.options import check_device
-    from flowsep.options import check_choice
-    from flowsep.protocol import RENDERINGS
-
     check_choice("dtype", dtype, DTYPES)
     check_choice("compile mode", compile_mode, COMPILE_MODES)
     check_choice("rendering", render, RENDERINGS)
     check_device(device)
     if not budget > 0:
-        raise_usage(f"--budget must be above 0 seconds, not {budget:g}")
-
-
-def parse_steps(text: str | None) -> list[int]:
-    """Numbers of steps written as 10 or 1,2,4, rising and without doubles; UsageError for others."""
-    try:
-        counts = sorted({int(part) for part in text.split(",")}) if text is not None else []
-    except ValueError:
-        counts = [0]
-    if counts and counts[0] < 1:
-        raise_usage(f"steps are whole numbers from 1 on, such as 10 or 1,2,4; not {text!r}")
-    return counts
+        raise UsageError(f"--budget must be above 0 seconds, not {budget:g}")
 
 
 def check_output(output: Path | None, replace: bool) -> None:
@@ -179,7 +183,9 @@ class Builder:
         if model is not None:
             separator = load_separator(model, str(self.device), self.dtype)
             if isinstance(separator, MaskSeparator):
-                raise_usage("the stages are FlowSep's; `flowsep evaluate` gives a mask separator's seconds per mixture")
+                raise UsageError(
+                    "the stages are FlowSep's; `flowsep evaluate` gives a mask separator's seconds per mixture"
+                )
         else:
             separator = random_separator(load_config(config), self.device, self.dtype)
         synchronise(self.device)
@@ -208,19 +214,19 @@ def solvers(
 
 @app.command()
 def precision(
-    config: Annotated[str, typer.Option("--config", help="flowsep, small or a YAML file; random weights.")] = "flowsep",
-    model: Annotated[str | None, typer.Option("--model", help="A model to load instead of --config.")] = None,
+    config: Config = "flowsep",
+    model: Model = None,
     variants: Annotated[
         str, typer.Option(help="What to compare with float32: precisions, with or without +compile.")
     ] = "bfloat16,float32+compile,bfloat16+compile",
-    seconds: Annotated[float | None, typer.Option(help="Length of the mixture. [default: the window]", min=0.1)] = None,
+    seconds: Seconds = None,
     steps: Annotated[int | None, typer.Option(help="Solver steps. [default: the model's]", min=1)] = None,
     batch: Annotated[int, typer.Option(help="Clips at once.", min=1)] = 1,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    device: Device = "auto",
     compile_mode: Annotated[str, typer.Option(help=f"{', '.join(COMPILE_MODES)}: of the UNet.")] = "default",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the report as JSON.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing report.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
 ) -> None:
     """Error of half precision and of compiled paths against float32, stage by stage and end to end."""
     check("float32", compile_mode, None, device, 1.0)
@@ -283,12 +289,9 @@ def steps(
     was interrupted; more steps, solvers, models or mixtures are added to what is there.
     """
     from flowsep.atomic import refuse_unwritable
-    from flowsep.benchmark.steps_options import Study, parse_models, parse_solvers, parse_steps
+    from flowsep.benchmark.steps_options import Study, parse_models, parse_solvers
     from flowsep.cli.batch import silence_libraries
-    from flowsep.cli.options import check_device
     from flowsep.evaluation.recipe import read_recipe
-    from flowsep.options import check_options
-    from flowsep.protocol import SampleOptions
 
     check_device(device)
     check_options(SampleOptions(guidance=guidance))

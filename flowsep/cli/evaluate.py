@@ -175,6 +175,7 @@ def score_recipe(mixtures: Mixtures, scoring: Scoring, sampling: Sampling) -> No
     from flowsep.evaluation.oracle import oracle_lines, oracle_recipe
     from flowsep.evaluation.recipe import read_recipe
     from flowsep.evaluation.run import evaluate_recipe, summary_lines
+    from flowsep.evaluation.systems import MIXTURE, ORACLE
 
     recipe, data, model, output = mixtures.recipe, mixtures.data, scoring.model or "small", scoring.output
     if recipe is None:
@@ -188,7 +189,7 @@ def score_recipe(mixtures: Mixtures, scoring: Scoring, sampling: Sampling) -> No
     if output is not None:
         refuse_unwritable(output.parent)
     rows = read_recipe(recipe)[: scoring.limit]
-    if "," in model or model in ("mixture", "oracle"):
+    if "," in model or model in (MIXTURE, ORACLE):
         from flowsep.evaluation.compare import evaluate_systems, leaderboard_lines
 
         report = evaluate_systems(model.split(","), rows, data, options, recipe.name, scoring.device, scoring.quiet)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -18,12 +18,10 @@ from flowsep.errors import UsageError
 from flowsep.flow.grids import GRID_HELP
 from flowsep.gains import tidied
 from flowsep.naming import TEMPLATE, Naming
-from flowsep.options import SCORE_HELP, SOLVER_HELP, check_choice, parse_interval
+from flowsep.options import DTYPES, SCORE_HELP, SOLVER_HELP, check_choice, parse_interval
 from flowsep.protocol import SampleOptions
 from flowsep.settings import FileSettings
 from flowsep.spans import parse_spans
-
-DTYPES = ("float32", "bfloat16", "float16")
 
 Mixes = Annotated[
     list[Path] | None,
@@ -186,7 +184,8 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
             continue
         types = get_type_hints(groups[name], include_extras=True)
         for one in fields(groups[name]):
-            about = {"default": one.default, "annotation": types[one.name]}
+            default = inspect.Parameter.empty if one.default is MISSING else one.default
+            about = {"default": default, "annotation": types[one.name]}
             parameters.append(inspect.Parameter(one.name, inspect.Parameter.KEYWORD_ONLY, **about))
 
     def spread_out(**values: Any) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from flowsep.tuning import Tuned
 
 
 def tune_steps(
@@ -27,11 +31,8 @@ def tune_steps(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
 ) -> None:
     """Search the times of few steps: drop those of a fine grid that are missed least, over a list of mixtures."""
-    import json
-
-    from flowsep.cli.benchmark import parse_steps
     from flowsep.errors import UsageError
-    from flowsep.options import check_options
+    from flowsep.options import check_options, parse_steps
     from flowsep.protocol import SampleOptions
 
     options = SampleOptions(solver=solver, guidance=guidance, seed=seed)
@@ -53,17 +54,26 @@ def tune_steps(
     mixture, texts = mixtures_of(rows, data)
     note = (lambda line: None) if quiet else (lambda line: typer.echo(line, err=True))
     found = tune_steps(separator, mixture, texts, targets, options, fine, shortlist, note)
-    if json_out:
-        rows_out = [{"steps": one.steps, "grid": one.grid, "error": one.error, "uniform": one.uniform} for one in found]
-        typer.echo(json.dumps({"model": model, "recipe": recipe.name, "mixtures": len(rows), "grids": rows_out}))
-    else:
-        typer.echo(f"{model}, {len(rows)} mixtures of {recipe.name}; log-mel L1 to {fine} uniform Euler steps")
-        typer.echo(
-            "\n".join(
-                f"{one.steps} steps: {one.error:.4f}, uniform {one.uniform:.4f}  --grid {one.grid}" for one in found
-            )
-        )
+    about = {"model": model, "recipe": recipe.name, "mixtures": len(rows)}
+    typer.echo(as_json(found, about) if json_out else as_table(found, about, fine))
     if folder is not None:
         if found[0].error >= found[0].uniform:
             raise UsageError("the uniform grid is no worse; nothing was stored")
         store_grid(folder, found[0], separator.resolve(options).solver)
+
+
+def as_json(found: Sequence[Tuned], about: dict[str, Any]) -> str:
+    """The grids for scripts."""
+    import json
+
+    grids = [{"steps": one.steps, "grid": one.grid, "error": one.error, "uniform": one.uniform} for one in found]
+    return json.dumps({**about, "grids": grids})
+
+
+def as_table(found: Sequence[Tuned], about: dict[str, Any], fine: int) -> str:
+    """The grids for people."""
+    title = "{model}, {mixtures} mixtures of {recipe}; log-mel L1 to {fine} uniform Euler steps".format(
+        **about, fine=fine
+    )
+    rows = (f"{one.steps} steps: {one.error:.4f}, uniform {one.uniform:.4f}  --grid {one.grid}" for one in found)
+    return "\n".join([title, *rows])

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from flowsep.cli.options import DTYPES, check_device
+from flowsep.cli.options import check_device
 from flowsep.errors import UsageError
-from flowsep.options import check_choice
+from flowsep.options import DTYPES, check_choice
 
 
 def web(

@@ -69,11 +69,6 @@ def load_view(
     return torch.frombuffer(data, dtype=dtype).as_strided(shape, stride).contiguous()
 
 
-def as_float32(tensor: LazyTensor) -> LazyTensor:
-    """The same numbers as float32."""
-    return LazyTensor(torch.float32, tensor.shape, lambda: tensor.load().to(torch.float32))
-
-
 def reshaped(tensor: LazyTensor, shape: tuple[int, ...]) -> LazyTensor:
     """The same numbers in another shape of equal size."""
     return LazyTensor(tensor.dtype, shape, lambda: tensor.load().reshape(shape))

@@ -1,4 +1,4 @@
-"""The official loading of audio, number for number: resampler, channel 0, level (flowsep-reference section 1).
+"""The official loading of audio, number for number: resampler, channel 0, level.
 
 Needed to reproduce the official results. Other resamplers differ by up to 0.2 of the peak on wide-band sounds;
 `flowsep separate` uses a better one (`flowsep.audio`).
@@ -56,15 +56,15 @@ def official_resample(samples: np.ndarray, rate: int) -> np.ndarray:
     return (frames @ kernel.T).reshape(-1)[:length]
 
 
-def official_load(audio: Tensor, rate: int, start: int = 0) -> OfficialInput:
-    """The official input of audio (C, T) at `rate` Hz: channel 0, at most 10.24 s from sample `start`, peak 0.5.
+def official_load(audio: Tensor, rate: int) -> OfficialInput:
+    """The official input of audio (C, T) at `rate` Hz: channel 0, the first 10.24 s, peak 0.5.
 
-    The official loader crops longer files at a random place; here the place is said. The level is put back by
+    The official loader crops longer files at a random place; here it is the beginning. The level is put back by
     output / gain + mean. Raises InputError below 101 samples, as the official code does.
     """
     if audio.ndim != 2 or audio.shape[-1] <= 100:
         raise InputError(f"audio must be (channels, more than 100 samples), not {tuple(audio.shape)}")
-    piece = audio[0, start : start + int(rate * WINDOW_SAMPLES / SAMPLE_RATE)]
+    piece = audio[0, : int(rate * WINDOW_SAMPLES / SAMPLE_RATE)]
     samples = official_resample(piece.double().numpy(), rate)
     mean = samples.mean()
     gain = 0.5 / (np.abs(samples - mean).max() + 1e-8)

@@ -40,6 +40,7 @@ from flowsep.masks.lassnet import LassNet, LassNetConfig
 from flowsep.masks.query import QueryConfig
 from flowsep.masks.resunet import AUDIOSEP, DCASE, USS, ResUNet30, ResUNetConfig
 from flowsep.masks.separator import Origin
+from flowsep.models import UNSTATED
 
 # RoBERTa-base; transformers' default epsilon for CLAP is another than RoBERTa's.
 CLAP_SIZES = {"layer_norm_eps": 1e-5}
@@ -66,7 +67,6 @@ class System:
     origin: Origin
 
 
-UNSTATED = "none stated in its repository"
 SYSTEMS = {
     "audiosep": System("audiosep", AUDIOSEP, Origin("AudioSep", "Audio-AGI/AudioSep, arXiv 2308.05037", "MIT")),
     "dcase": System(

@@ -1,4 +1,4 @@
-"""Where the official checkpoint keeps each tensor of ours: pure name rules (flowsep-reference sections 7, 9 and 13).
+"""Where the official checkpoint keeps each tensor of ours: pure name rules.
 
 The rules go from our names to the official ones, because the EMA copy's names, which have lost their dots, can be made
 from the raw names but not read back. They hold for FlowSep's structure (two ResBlocks per level, two transformers after

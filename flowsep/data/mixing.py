@@ -27,10 +27,10 @@ def mix_at_snr(target: Audio, other: Audio, snr_db: float) -> tuple[Audio, Audio
     return target + other, other
 
 
-def limit_together(*parts: Audio, limit: float = PEAK_LIMIT) -> tuple[Audio, ...]:
-    """All parts by one factor, so that none passes `limit`; unchanged where none does."""
+def limit_together(*parts: Audio) -> tuple[Audio, ...]:
+    """All parts by one factor, so that none passes 0.95; unchanged where none does."""
     peak = max(float(np.abs(part).max(initial=0.0)) for part in parts)
-    return tuple((part * np.float32(limit / peak)) if peak > limit else part for part in parts)
+    return tuple((part * np.float32(PEAK_LIMIT / peak)) if peak > PEAK_LIMIT else part for part in parts)
 
 
 def place(clip: Audio, offset: int, length: int) -> Audio:

@@ -24,7 +24,7 @@ SCHEDULES = ("scaled_linear", "linear")
 class DiffusionConfig:
     """What the diffusion is. The defaults are the schedule that FlowSep's public configuration still carries.
 
-    It is also AudioLDM's (other-systems 1.4); "linear" in that family means linear in the root of beta.
+    It is also AudioLDM's; "linear" in that family means linear in the root of beta.
     """
 
     prediction: str = "eps"  # eps | v | x0: what the network's output means

@@ -8,19 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from flowsep.atomic import atomic_output
 from flowsep.data.manifest import Clip
 from flowsep.errors import InputError
 from flowsep.evaluation.recipe import MixtureRow, render_row
 from flowsep.evaluation.run import ask
 from flowsep.evaluation.statistics import bootstrap_mean, by_class
-from flowsep.plot import DYNAMIC_RANGE, HZ_TICKS, NEPER, tick_positions
+from flowsep.plot import mel_panel, write_figure
 from flowsep.protocol import SampleOptions, TextSeparator
-from vocoder.mel import MelConfig, log_mel
+from vocoder.mel import NEPER, MelConfig, log_mel
 
 HEAD = "| sound | training clips | mixtures | SI-SDR improvement (dB) | wrong query (dB) |"
 
@@ -99,35 +97,18 @@ def draw_examples(path: Path, examples: Sequence[Example], overwrite: bool = Fal
 
     InputError where `path` exists (unless `overwrite`) or cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from PIL import Image
 
-    config = MelConfig()
     names = list(examples[0].levels)
     figure = Figure(figsize=(3.0 * len(examples) + 0.8, 6), dpi=80, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
     axes = figure.subplots(len(names), len(examples), sharex=True, sharey=True, squeeze=False)
     for column, example in enumerate(examples):
         top = float(example.levels["mixture"].max())
         for row, (name, level) in enumerate(example.levels.items()):
-            ax = axes[row, column]
-            image = ax.imshow(
-                (level - top).T.numpy(),
-                origin="lower",
-                aspect="auto",
-                cmap="magma",
-                vmin=-DYNAMIC_RANGE,
-                vmax=0,
-                extent=(0, example.seconds, -0.5, config.n_mels - 0.5),
-            )
-            ax.set_yticks(tick_positions(config), [f"{hz:g}" for hz in HZ_TICKS])
+            image = mel_panel(axes[row, column], level - top, MelConfig(), 0.0, 0.0, example.seconds)
             if column == 0:
-                ax.set_ylabel(f"{name}\nfrequency (Hz)")
+                axes[row, column].set_ylabel(f"{name}\nfrequency (Hz)")
         axes[0, column].set_title(example.title, fontsize=9, parse_math=False)
         axes[-1, column].set_xlabel("time (s)")
     figure.colorbar(image, ax=axes, label="level below the mixture's peak (dB)", fraction=0.02)
-    canvas.draw()
-    small = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").quantize(64)  # a third of the bytes
-    with atomic_output(Path(path), overwrite=overwrite) as temporary:
-        small.save(temporary, format="PNG", optimize=True)
+    write_figure(path, figure, overwrite, colours=64)

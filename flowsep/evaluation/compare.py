@@ -16,11 +16,11 @@ from flowsep.evaluation.oracle import TITLES, oracle_recipe
 from flowsep.evaluation.recipe import SAMPLE_RATE, MixtureRow
 from flowsep.evaluation.run import evaluate_recipe
 from flowsep.evaluation.statistics import paired_difference
-from flowsep.masks.separator import MaskSeparator
+from flowsep.evaluation.systems import MIXTURE, ORACLE, options_for
 from flowsep.protocol import SampleOptions, Separation, TextSeparator
 from vocoder.mel import MelConfig
 
-ORACLE = "mel_mask_two_streams"  # the ceiling of what FlowSep's mixture rendering can do
+CEILING = "mel_mask_two_streams"  # the ceiling of what FlowSep's mixture rendering can do
 FIGURE = "si_sdri"  # what systems are ranked and compared by
 COLUMNS = {
     "si_sdri": "SI-SDRi dB",
@@ -32,7 +32,7 @@ COLUMNS = {
 
 
 class Untouched:
-    """The mixture as the answer to every query: what doing nothing scores."""
+    """The mixture as the answer to every query: what doing nothing scores, as a separator that a recipe can ask."""
 
     sample_rate, window = SAMPLE_RATE, 2**31
     defaults, mel = SampleOptions(steps=1, render="mixture"), MelConfig()
@@ -62,12 +62,11 @@ def evaluate_systems(
         raise UsageError(f"a model is named twice in {','.join(names)}; name each once")
     reports = {}
     for name in names:
-        if name == "oracle":
+        if name == ORACLE:
             reports[name] = oracle_report(rows, data, recipe)
             continue
-        separator: TextSeparator = Untouched() if name == "mixture" else load_separator(name, device)
-        sampling = SampleOptions(seed=options.seed) if isinstance(separator, MaskSeparator) else options
-        reports[name] = evaluate_recipe(separator, rows, data, sampling, name, recipe, quiet)
+        separator: TextSeparator = Untouched() if name == MIXTURE else load_separator(name, device)
+        reports[name] = evaluate_recipe(separator, rows, data, options_for(separator, options), name, recipe, quiet)
     first = [item[FIGURE] for item in reports[names[0]]["items"]]
     differences = {
         name: paired_difference([item[FIGURE] for item in report["items"]], first)
@@ -86,8 +85,8 @@ def evaluate_systems(
 def oracle_report(rows: Sequence[MixtureRow], data: Path, recipe: str) -> dict[str, Any]:
     """The oracle's figures under the names that a separator's have."""
     found = oracle_recipe(rows, data, recipe)
-    items = [{"id": item["id"], "target_class": item["target_class"], FIGURE: item[ORACLE]} for item in found["items"]]
-    return {"model": "oracle", "about": TITLES[ORACLE], FIGURE: found[ORACLE], "items": items}
+    items = [{"id": item["id"], "target_class": item["target_class"], FIGURE: item[CEILING]} for item in found["items"]]
+    return {"model": ORACLE, "about": TITLES[CEILING], FIGURE: found[CEILING], "items": items}
 
 
 def leaderboard_lines(report: dict[str, Any]) -> list[str]:

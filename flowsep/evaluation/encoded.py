@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flowsep.evaluation.encoders import FrameEncoder, TextAudioEncoder, shipped_encoder
+from flowsep.evaluation.encoders import FrameEncoder, shipped_encoder
 from flowsep.evaluation.recipe import SAMPLE_RATE
 from flowsep.evaluation.semantic import clap_score, clap_score_audio, for_encoder, frechet_distance
 
@@ -21,8 +21,8 @@ TITLES = {  # figure -> how it is called, of what score by which encoder
 class EncoderFigures:
     """Figures of one item after the other, and of all together; none at all without an encoder."""
 
-    def __init__(self, encoder: TextAudioEncoder | None = None) -> None:
-        self.encoder = encoder or shipped_encoder()
+    def __init__(self) -> None:
+        self.encoder = shipped_encoder()
         self.pieces: dict[str, list[Tensor]] = {"estimates": [], "targets": []}
 
     def item(self, query: str, estimate: Tensor, target: Tensor) -> dict[str, float]:

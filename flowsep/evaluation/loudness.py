@@ -1,4 +1,7 @@
-"""Loudness in LUFS by ITU-R BS.1770-4: K-weighting, blocks of 400 ms, absolute and relative gates (pyloudnorm)."""
+"""Loudness in LUFS by ITU-R BS.1770-4: K-weighting, blocks of 400 ms, absolute and relative gates (pyloudnorm).
+
+`flowsep.web.loudness` has the same measure of recordings too long for the memory.
+"""
 
 from __future__ import annotations
 

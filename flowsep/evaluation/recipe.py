@@ -97,6 +97,30 @@ def interferer_query(row: MixtureRow, clips: dict[str, Clip]) -> str:
     return clip.captions[0] if clip else row.interferer_class.replace("_", " ")
 
 
+def clips_for_recipe(
+    clips: Sequence[Clip], length_s: float, targets: Sequence[str]
+) -> dict[str, list[tuple[Clip, float]]]:
+    """By class, the clips of at least 1.5 s and how many of `length_s` seconds each fills; errors as `draw_recipe`."""
+    import soundfile
+
+    found: dict[str, list[tuple[Clip, float]]] = {}
+    for clip in clips:
+        try:
+            duration = min(length_s, soundfile.info(clip.path).duration)
+        except (OSError, soundfile.LibsndfileError) as error:
+            raise InputError(f"cannot read the clip {clip.path}: {error}; remove its row from the manifest") from error
+        if duration >= 1.5:
+            found.setdefault(clip.label, []).append((clip, duration))
+    if len({members[0][0].family for members in found.values()}) < 2:
+        raise UsageError("a recipe needs clips of at least two families that last 1.5 s or more")
+    unknown = sorted(set(targets) - found.keys())
+    if unknown:
+        near = get_close_matches(unknown[0], sorted(found))
+        hint = f"did you mean {' or '.join(near)}?" if near else "classes are named in the clip list"
+        raise UsageError(f"no clip of 1.5 s or more is a {unknown[0]}; {hint}")
+    return found
+
+
 def draw_recipe(
     clips: Sequence[Clip],
     root: Path,
@@ -108,27 +132,11 @@ def draw_recipe(
     """`count` mixtures of two families, every class (of `targets`, if given) as a target in turn, SNR in -5..5 dB.
 
     Clips last at least 1.5 s and overlap by at least 1 s and 60 % of the shorter one, as in the data pack's test list.
-    UsageError for a target that has no such clip.
+    UsageError for a target that has no such clip and for fewer than two families, InputError for an unreadable clip.
     """
-    import soundfile
-
     rng = np.random.default_rng(seed)
-    long_enough: dict[str, list[tuple[Clip, float]]] = {}
-    for clip in clips:
-        try:
-            duration = min(length_s, soundfile.info(clip.path).duration)
-        except (OSError, soundfile.LibsndfileError) as error:
-            raise InputError(f"cannot read the clip {clip.path}: {error}; remove its row from the manifest") from error
-        if duration >= 1.5:
-            long_enough.setdefault(clip.label, []).append((clip, duration))
+    long_enough = clips_for_recipe(clips, length_s, targets)
     labels = sorted(long_enough)
-    if len({long_enough[label][0][0].family for label in labels}) < 2:
-        raise UsageError("a recipe needs clips of at least two families that last 1.5 s or more")
-    unknown = sorted(set(targets) - set(labels))
-    if unknown:
-        near = get_close_matches(unknown[0], labels)
-        hint = f"did you mean {' or '.join(near)}?" if near else "classes are named in the clip list"
-        raise UsageError(f"no clip of 1.5 s or more is a {unknown[0]}; {hint}")
     wanted = [label for label in labels if not targets or label in targets]
     rows: list[MixtureRow] = []
     order: list[str] = []

@@ -19,13 +19,12 @@ from flowsep.audio import resample
 from flowsep.blocks import Recording
 from flowsep.errors import UsageError
 from flowsep.longform import separate_stream
-from flowsep.protocol import SampleOptions, TextSeparator
+from flowsep.protocol import TextSeparator
 from flowsep.windows import Plan
-from vocoder.mel import MelConfig, log_mel
+from vocoder.mel import NEPER, MelConfig, log_mel
 
 WIDTHS = (0.05, 0.5)  # seconds before and after: a click or a hard join, and a change of level across a fade
 FLOOR_DB = 60.0  # below the loudest band: what is quieter is taken as that quiet
-DB = 8.685889638065035  # per unit of natural log magnitude
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ def mel_levels(audio: Tensor, sample_rate: int, config: MelConfig) -> Tensor:
     """Levels (N, M) of the mel bands of audio (T,) in dB, at least FLOOR_DB below the loudest."""
     wave = resample(audio[None], sample_rate, config.sample_rate)[0]
     wave = torch.nn.functional.pad(wave, (0, max(0, config.n_fft - len(wave))))
-    levels = DB * log_mel(wave, config)
+    levels = NEPER * log_mel(wave, config)
     return levels.clamp(min=float(levels.max()) - FLOOR_DB)
 
 
@@ -103,14 +102,12 @@ def jump(levels: Tensor, frames: int) -> Tensor:
     return (means[frames:] - means[:-frames]).square().mean(dim=1).sqrt()
 
 
-def seams_of_recording(
-    separator: TextSeparator, recording: Recording, text: str, options: SampleOptions | None = None
-) -> dict[str, Any]:
+def seams_of_recording(separator: TextSeparator, recording: Recording, text: str) -> dict[str, Any]:
     """Seams of what `text` is separated into, in the gain and on the down-mix that the model hears; as JSON has it.
 
     UsageError for a recording of one window, which has no border.
     """
-    stream = separate_stream(separator, recording, [text], options)
+    stream = separate_stream(separator, recording, [text])
     stream.heard_only = True
     blocks = [(block.mixture[0], block.targets[0, 0]) for block in stream]
     mixture, target = (torch.cat(parts) for parts in zip(*blocks, strict=True))

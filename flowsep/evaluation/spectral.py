@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
-from vocoder.mel import MelConfig, log_mel
+from vocoder.mel import NEPER, MelConfig, log_mel
 
 LSD_EPS = 1e-12
 HIFIGAN_OFFSET = 1120  # samples that audioldm_eval cuts from the beginning of the estimate, and of nothing else
@@ -24,7 +22,7 @@ def log_spectral_distance(estimate: Tensor, reference: Tensor, sample_rate: int,
     `skip_silence` leaves such frames out (NaN where there are no others); published figures have them in.
     """
     n_fft, hop = int(2048 * sample_rate / 44100), sample_rate // 100
-    found, wanted = (stft_magnitude(x, n_fft, hop, "constant") for x in (estimate, reference))
+    found, wanted = (stft_magnitude(x, n_fft, hop) for x in (estimate, reference))
     ratio = torch.log10(wanted.square() / (found + LSD_EPS).square() + LSD_EPS)
     distance = ratio.square().mean(1).sqrt()  # (B, frames)
     if not skip_silence:
@@ -54,16 +52,16 @@ def at_full_scale(audio: Tensor) -> Tensor:
     return centred / (centred.abs().amax(-1, keepdim=True) + 1e-8)
 
 
-def stft_magnitude(audio: Tensor, n_fft: int, hop: int, pad_mode: str) -> Tensor:
-    """Magnitudes (B, bins, N) in float64, periodic Hann window."""
+def stft_magnitude(audio: Tensor, n_fft: int, hop: int) -> Tensor:
+    """Magnitudes (B, bins, N) in float64, periodic Hann window, zeros beyond the ends."""
     window = torch.hann_window(n_fft, dtype=torch.float64, device=audio.device)
-    spectrum = torch.stft(audio.double(), n_fft, hop, window=window, pad_mode=pad_mode, return_complex=True)
+    spectrum = torch.stft(audio.double(), n_fft, hop, window=window, pad_mode="constant", return_complex=True)
     return spectrum.abs()
 
 
-def log_mel_l1(estimate: Tensor, reference: Tensor, config: MelConfig | None = None) -> Tensor:
+def log_mel_l1(estimate: Tensor, reference: Tensor) -> Tensor:
     """Mean absolute difference of the project's log-mels, (B,): mean |ln mel(e) - ln mel(r)|, 0.115 is one dB."""
-    mel = config or MelConfig()
+    mel = MelConfig()
     return (log_mel(estimate, mel) - log_mel(reference, mel)).abs().mean((-2, -1))
 
 
@@ -72,7 +70,7 @@ def mel_image(audio: Tensor) -> Tensor:
 
     (20 log10(max(mel, 1e-5)) - 20 + 100) / 100, cut to 0..1; magnitude mel, window 512, hop 160.
     """
-    decibels = 20 / math.log(10) * log_mel(audio.double(), IMAGE)
+    decibels = NEPER * log_mel(audio.double(), IMAGE)
     return ((decibels + 80) / 100).clamp(0, 1)
 
 

@@ -16,6 +16,7 @@ from flowsep.audio import AudioWarning, open_audio, read_audio, resample
 from flowsep.data.manifest import AUDIO_SUFFIXES
 from flowsep.errors import InputError, UsageError
 from flowsep.evaluation.protocols.item import Item, Waves, to_tensor
+from flowsep.masks.separator import MaskSeparator
 from flowsep.protocol import SampleOptions, TextSeparator
 from flowsep.render import apply_mask, band_mask
 from vocoder.mel import MelConfig, log_mel
@@ -77,21 +78,24 @@ class Model:
     def answer(self, item: Item, waves: Waves, sample_rate: int) -> Answer:
         """The mixture separated like any mono recording: whole if it fits the model's window, otherwise joined."""
         from flowsep.longform import separate_audio
-        from flowsep.masks.separator import MaskSeparator
 
         if self.separator is None:
             self.separator = checkpoint.load_separator(self.name, self.device)
-        masker = isinstance(self.separator, MaskSeparator)  # a sampler's options are not for it
-        options = SampleOptions(seed=self.options.seed) if masker else self.options
+        options = options_for(self.separator, self.options)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", AudioWarning)  # of silence, which is not scored anyway
             (found,) = separate_audio(self.separator, to_tensor(waves.mixture)[None], sample_rate, [item.text], options)
         return Answer(found.target[0], found.nfe, sum(found.seconds.values()))
 
 
+def options_for(separator: TextSeparator, options: SampleOptions) -> SampleOptions:
+    """What of the options the separator can use: a mask separator samples nothing and gets the seed alone."""
+    return SampleOptions(seed=options.seed) if isinstance(separator, MaskSeparator) else options
+
+
 @dataclass
 class Untouched:
-    """The mixture as the answer to every query: what doing nothing scores."""
+    """The mixture as the answer to every query: what doing nothing scores, at whatever rate the items have."""
 
     name: str = MIXTURE
 

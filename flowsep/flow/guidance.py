@@ -17,7 +17,7 @@ EDGE = 1e-6  # float32 grid points may miss an interval's end by their rounding
 
 
 def guided(with_text: Velocity, without_text: Velocity, scale: float) -> Velocity:
-    """Classifier-free guidance on the velocity: without + scale * (with - without) (flowsep-reference section 4).
+    """Classifier-free guidance on the velocity: without + scale * (with - without).
 
     Scale 1 is the plain conditional model, at one call instead of two. `without_text` sees the empty caption, or a
     negative query: then the flow is driven away from what that describes (as in CLAPSep, Ma et al., 2024).

@@ -24,7 +24,7 @@ class FlowConfig:
     predict: str = "velocity"  # velocity | target: what the network's output means
     streams: str = "target"  # target | target+residual
     sigma: float = 1.0  # standard deviation of the noise in the start
-    sigma_min: float = 1e-4  # noise left at t = 1 (flowsep-reference section 6)
+    sigma_min: float = 1e-4  # noise left at t = 1
     mask_exponent: float = 1.0  # p of the rendering mask target^p / (target^p + residual^p)
 
     def __post_init__(self) -> None:

@@ -182,7 +182,7 @@ class ClipQuery(nn.Module):
         """UsageError, always: MaskSeparator.remember gives a description its meaning."""
         raise UsageError(
             f"this model is asked by example and does not know {texts[0]!r}; in Python, give it clips of the sound: "
-            "separator.remember(text, mean_embedding(clips, rate, embedder))"
+            "separator.remember(text, mean_embedding(clips, embedder, rate))"
         )
 
 

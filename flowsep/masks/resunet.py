@@ -7,7 +7,6 @@ before frequency. The condition acts by shifts alone: a linear map of it is adde
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -125,8 +124,3 @@ def complex_gain(magnitude: Tensor, real: Tensor, imaginary: Tensor) -> Tensor:
     real, imaginary = torch.tanh(real), torch.tanh(imaginary)
     length = torch.hypot(real, imaginary).clamp(min=ROTATION_FLOOR)
     return torch.complex(real, imaginary) * (torch.sigmoid(magnitude) / length)
-
-
-def parameter_count(modules: Sequence[nn.Module]) -> int:
-    """Numbers that training moves, or once moved, in all modules together."""
-    return sum(parameter.numel() for module in modules for parameter in module.parameters())

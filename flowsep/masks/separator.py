@@ -47,7 +47,7 @@ class MaskSeparator(nn.Module):
     waveform and no mel mask. What callers make of that:
 
     * `separate_audio` joins the windows' waveforms. Every channel of a stereo file gets the down-mix's complex gain
-      target / mixture (`flowsep.channels.share_channels`), so the image stays; a mono file gets the waveform itself.
+      target / mixture (`flowsep.channels.shared_blocks`), so the image stays; a mono file gets the waveform itself.
       What the recording has above half the separator's rate stays in the residual.
     * `remix` and `remove` need masks that share the recording out; they measure 64 bands of the waveform instead
       (`flowsep.windows.level_mask`). `find_segments` takes the waveform.

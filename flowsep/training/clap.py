@@ -10,21 +10,13 @@ from torch import Tensor, nn
 
 from flowsep.checkpoint import SHIPPED
 from flowsep.config import ModelConfig, save_config
-from flowsep.data.manifest import read_manifest, select
 from flowsep.data.mel_items import MelItems
-from flowsep.errors import InputError
 from flowsep.proxy.encoder import ProxyEncoder
 from flowsep.proxy.network import ProxyNetwork
 from flowsep.text import TextEncoder
 from flowsep.training.loop import fit
 from flowsep.training.objectives import full_precision
-from flowsep.training.recipes import (
-    hub_text_encoder,
-    own_text_encoder,
-    prepare_run,
-    taught,
-    wordings_for,
-)
+from flowsep.training.recipes import prepare_run, text_encoder_of, training_clips, wordings_for
 
 
 class ProxyObjective(nn.Module):
@@ -96,11 +88,9 @@ def train_clap(
     encoder stays as it is. Learns from the train split, without non-commercial clips unless the data says otherwise.
     """
     prepare_run(config, run)
-    clips = select(taught(read_manifest(data), config), "train", config.data.commercial_only)
-    if not clips:
-        raise InputError(f"{data} has no clips in its train split")
+    clips, _ = training_clips(config, data)
     phrasings = wordings_for(config, "train") if config.data.phrasings else None
-    encoder = own_text_encoder(config, text) if config.text.hub is None else hub_text_encoder(config)
+    encoder = text_encoder_of(config, text)
     mel = config.vocoder.mel
     dataset = MelItems(clips, config.clap_data, config.clap, mel, config.seed, phrasings)
     network = ProxyNetwork(config.clap, mel.n_mels, encoder.model.config.d_model)

@@ -95,7 +95,7 @@ class Trainer:
         optimiser = torch.optim.AdamW(
             self.parameters, lr=stage.learning_rate, weight_decay=stage.weight_decay, fused=True
         )
-        # With -1 the n-th update decays by (1 + n) / (10 + n), as FlowSep's (reference section 7).
+        # With -1 the n-th update decays by (1 + n) / (10 + n), as FlowSep's does.
         self.average = EMAModel(self.parameters, decay=stage.ema, update_after_step=-1)
         self.wrapped, self.optimiser = self.accelerator.prepare(objective, optimiser)
         self.average.to(self.accelerator.device)

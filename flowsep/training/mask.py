@@ -20,7 +20,7 @@ from flowsep.masks.spectrum import spectrum_of
 from flowsep.training.loop import fit
 from flowsep.training.media import MediaLogger
 from flowsep.training.objectives import SNR_FLOOR, full_precision
-from flowsep.training.recipes import hub_text_encoder, own_text_encoder, prepare_run, training_data
+from flowsep.training.recipes import copy_weights, prepare_run, text_encoder_of, training_data
 
 
 class MaskObjective(nn.Module):
@@ -78,18 +78,13 @@ def train_mask(
     """
     prepare_run(config, run)
     _, dataset = training_data(config, data)
-    query = T5Query(own_text_encoder(config, text or start) if config.text.hub is None else hub_text_encoder(config))
+    query = T5Query(text_encoder_of(config, text or start))
     network = config.mask.build(config.vocoder.mel.sample_rate, query.size)
     if start is not None:
         trained = load_separator(start, "cpu")
         if not isinstance(trained, MaskSeparator):
             raise ModelError(f"{start} is no mask separator; give one that `flowsep train mask` wrote")
-        try:
-            network.load_state_dict(trained.network.state_dict())
-        except RuntimeError as error:
-            raise ModelError(
-                f"the network of {start} does not fit this configuration; use the one it was trained with"
-            ) from error
+        copy_weights(network, trained.network, f"the network of {start}")
     origin = Origin("small ResUNet30" if isinstance(network, ResUNet30) else "small LASS-Net", "trained here")
     separator = MaskSeparator(network, query, config.mask.window_seconds, config.name, origin)
     objective = MaskObjective(network, query, config.mask_loss)

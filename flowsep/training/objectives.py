@@ -16,7 +16,7 @@ from flowsep.unet import call_unet
 from vae.loss import kl_divergence, reconstruction_loss
 from vae.model import MelVAE
 from vocoder.discriminators import Discriminators, adversarial_losses
-from vocoder.mel import MelConfig, mel_filterbank, mel_of_magnitude, stft
+from vocoder.mel import NEPER, MelConfig, mel_filterbank, mel_of_magnitude, stft
 from vocoder.model import Vocoder
 
 SNR_FLOOR = 1e-3  # -30 dB: below it the snr loss stops rewarding
@@ -59,7 +59,7 @@ class VAEObjective(nn.Module):
         parts = {
             "reconstruction": reconstruction,
             "kl": kl,
-            "mel_error_db": (decoded - mel).abs().mean() * 8.686,
+            "mel_error_db": (decoded - mel).abs().mean() * NEPER,
             "latent_std": mean.std(),
         }
         return reconstruction + self.kl * kl, parts
@@ -144,10 +144,6 @@ class LatentObjective(nn.Module):
         frequencies = torch.arange(mel.n_fft // 2 + 1) * mel.sample_rate / mel.n_fft
         self.register_buffer("bin_weights", bin_weights(frequencies, mel), persistent=False)
 
-    def trainable(self) -> list[nn.Parameter]:
-        """Parameters that the optimiser moves."""
-        return [parameter for parameter in self.parameters() if parameter.requires_grad]
-
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
         self.codec.eval()
@@ -155,7 +151,7 @@ class LatentObjective(nn.Module):
         return self
 
     def text_state(self, texts: list[str]) -> TextState:
-        """Text states with condition dropout per item; a dropped caption is the empty one (reference section 4)."""
+        """Text states with condition dropout per item; a dropped caption is the empty one, as in FlowSep."""
         dropped = torch.rand(len(texts)) < self.weights.condition_dropout
         state = self.text.encode(["" if drop else text for text, drop in zip(texts, dropped.tolist(), strict=True)])
         if not self.text.config.pad_to_max:

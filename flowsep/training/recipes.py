@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -37,24 +38,33 @@ from vae.model import MelVAE, build_codec, load_codec
 from vocoder.model import Vocoder
 
 
-def training_data(
-    config: ModelConfig, data: Path, split: str = "train", background: Path | None = None
-) -> tuple[list[Clip], MixtureDataset]:
-    """Clips of one split of the manifest at `data`, less data.exclude, and the mixtures drawn from them.
+def training_data(config: ModelConfig, data: Path, background: Path | None = None) -> tuple[list[Clip], MixtureDataset]:
+    """Clips of the train split of the manifest at `data`, less data.exclude, and the mixtures drawn from them.
 
     `background` is a folder of recordings to mix them with, or a manifest whose classes are practised beside theirs.
     """
-    listed, (more, labelled) = read_manifest(data), read_background(background) if background else ([], False)
-    clips = select(taught(listed + (more if labelled else []), config), split, config.data.commercial_only)
-    own = {clip.label for clip in listed} & {clip.label for clip in clips}
-    if not own:
-        raise InputError(f"{data} has no clips in its {split} split")
+    more, labelled = read_background(background) if background else ([], False)
+    clips, own = training_clips(config, data, more if labelled else ())
     phrasings = None
     if config.data.phrasings:
         known = read_phrasings(PHRASINGS)
         phrasings = {label: templated(label) for label in own - known.keys()} | known
     rate, recordings = config.vocoder.mel.sample_rate, [] if labelled else more
     return clips, MixtureDataset(clips, config.data, rate, config.seed, phrasings, recordings, own)
+
+
+def training_clips(config: ModelConfig, data: Path, beside: Sequence[Clip] = ()) -> tuple[list[Clip], set[str]]:
+    """Clips of the train split of the manifest at `data` and `beside` it, and the classes of `data` among them.
+
+    Without those of data.exclude and, where data.commercial_only says so, non-commercial ones. InputError where `data`
+    has none left.
+    """
+    listed = read_manifest(data)
+    clips = select(taught([*listed, *beside], config), "train", config.data.commercial_only)
+    own = {clip.label for clip in listed} & {clip.label for clip in clips}
+    if not own:
+        raise InputError(f"{data} has no clips in its train split")
+    return clips, own
 
 
 def taught(clips: list[Clip], config: ModelConfig) -> list[Clip]:
@@ -133,12 +143,15 @@ def copy_vocoder(vocoder: Vocoder, trained: LatentSeparator, name: str) -> None:
     """The weights of a trained model's vocoder; ModelError where it has none or one of another shape."""
     if trained.vocoder is None:
         raise ModelError(f"{name} has no vocoder to go on from; give a model that has one")
+    copy_weights(vocoder, trained.vocoder, f"the vocoder of {name}")
+
+
+def copy_weights(network: nn.Module, trained: nn.Module, what: str) -> None:
+    """The weights of `trained` into `network`; ModelError, which says of `what`, where the two differ in shape."""
     try:
-        vocoder.load_state_dict(trained.vocoder.state_dict())
+        network.load_state_dict(trained.state_dict())
     except RuntimeError as error:
-        raise ModelError(
-            f"the vocoder of {name} does not fit this configuration; use the one it was trained with"
-        ) from error
+        raise ModelError(f"{what} does not fit this configuration; use the one it was trained with") from error
 
 
 def train_text(
@@ -209,6 +222,11 @@ def read_captions(path: Path) -> list[str]:
         raise InputError(f"cannot read captions from {path}; give a CSV file with a caption column") from error
 
 
+def text_encoder_of(config: ModelConfig, folder: Path | None) -> TextEncoder:
+    """The encoder that config.text.hub names; where it names none, our own of `folder`, a model or a text stage's."""
+    return own_text_encoder(config, folder) if config.text.hub is None else hub_text_encoder(config)
+
+
 def own_text_encoder(config: ModelConfig, folder: Path | None) -> TextEncoder:
     """The encoder written by `train_text`, or the one of a model: its folder, or the name of a shipped one."""
     if folder is None:
@@ -235,11 +253,17 @@ def hub_text_encoder(config: ModelConfig) -> TextEncoder:
         ) from error
 
 
-def expect_method(config: ModelConfig, method: str) -> None:
-    """UsageError, with the stage to use, where the configuration is of another method."""
+def refuse_untrainable(config: ModelConfig, method: str, codec: Path | None) -> None:
+    """UsageError, with what to do, for a configuration of another method, without its VAE, or at odds with itself."""
     if config.method != method:
         raise UsageError(
             f"the configuration {config.name!r} has method: {config.method}; use flowsep train {config.method}"
+        )
+    if config.codec.kind == "vae" and codec is None:
+        raise UsageError("codec.kind is 'vae': train it first (flowsep train vae) and give its folder with --vae")
+    if config.data.pool and any((config.unet_loss.mel, config.unet_loss.mask, config.unet_loss.snr)):
+        raise UsageError(
+            "data.pool keeps latents, and the losses mel, mask and snr need waveforms; set one or the other"
         )
 
 
@@ -263,23 +287,16 @@ def train_unet(
     a model, its folder or the name of a shipped one, whose text encoder, vocoder and (of the same process) mask
     exponent are kept and whose UNet is trained on. `background` is as in `training_data`.
     """
-    expect_method(config, method)
-    if config.codec.kind == "vae" and codec is None:
-        raise UsageError("codec.kind is 'vae': train it first (flowsep train vae) and give its folder with --vae")
-    if config.data.pool and any((config.unet_loss.mel, config.unet_loss.mask, config.unet_loss.snr)):
-        raise UsageError(
-            "data.pool keeps latents, and the losses mel, mask and snr need waveforms; set one or the other"
-        )
-    text = text or start
+    refuse_untrainable(config, method, codec)
     refuse_other_method(config, run)
     prepare_run(config, run)
     _, dataset = training_data(config, data, background=background)
-    encoder = own_text_encoder(config, text) if config.text.hub is None else hub_text_encoder(config)
+    encoder = text_encoder_of(config, text or start)
     latent_codec = load_codec(codec) if codec else build_codec(config.codec)
     unet = build_unet(config.unet, config.process.stream_count, latent_codec.latent_channels, config.text.d_model)
     trained = load_separator(start, "cpu") if start is not None else None
     if trained is not None:
-        copy_weights(unet, trained, config, str(start))
+        copy_unet(unet, trained, config, str(start))
     objective = {"flow": FlowObjective, "diffusion": DiffusionObjective}[config.method](
         unet, encoder, latent_codec, config
     )
@@ -315,7 +332,7 @@ def refuse_other_method(config: ModelConfig, run: Path) -> None:
         raise UsageError(f"{run} was begun with method {begun}, not {config.method}; use a new --run")
 
 
-def copy_weights(unet: nn.Module, trained: LatentSeparator, config: ModelConfig, name: str) -> None:
+def copy_unet(unet: nn.Module, trained: LatentSeparator, config: ModelConfig, name: str) -> None:
     """The weights of a trained model's UNet into `unet`; ModelError where the two differ in shape.
 
     A model of the other method is a start like any other, of which a warning tells: what its network knows of mixtures
@@ -326,9 +343,4 @@ def copy_weights(unet: nn.Module, trained: LatentSeparator, config: ModelConfig,
             f"{name} is a {type(trained).__name__}: its UNet is only where method {config.method} starts to learn",
             stacklevel=2,
         )
-    try:
-        unet.load_state_dict(trained.unet.state_dict())
-    except RuntimeError as error:
-        raise ModelError(
-            f"the UNet of {name} does not fit this configuration; use the one it was trained with"
-        ) from error
+    copy_weights(unet, trained.unet, f"the UNet of {name}")

@@ -27,27 +27,20 @@ RATES = (8000, 48000)  # Hz that every browser plays
 
 
 def k_weighting(sample_rate: int) -> np.ndarray:
-    """The two filters of BS.1770 (a shelf of +4 dB above 1.7 kHz, a high-pass at 38 Hz) at any rate, as sections."""
-    tangent, quality = math.tan(math.pi * 1681.974450955533 / sample_rate), 0.7071752369554196
-    high = 10 ** (3.999843853973347 / 20)
-    middle = high**0.4996667741545416
-    first, square = tangent / quality, tangent**2
-    scale = 1 + first + square
-    shelf = [
-        *((high + middle * first + square) / scale, 2 * (square - high) / scale),
-        *((high - middle * first + square) / scale, 1.0),
-        *(2 * (square - 1) / scale, (1 - first + square) / scale),
-    ]
-    tangent, quality = math.tan(math.pi * 38.13547087602444 / sample_rate), 0.5003270373238773
-    first, square = tangent / quality, tangent**2
-    scale = 1 + first + square
-    return np.array([shelf, [1, -2, 1, 1, 2 * (square - 1) / scale, (1 - first + square) / scale]])
+    """The filters of BS.1770 as pyloudnorm makes them, a shelf above 1.5 kHz and a high-pass at 38 Hz, as sections."""
+    from pyloudnorm import IIRfilter
+
+    shelf = IIRfilter(4.0, 1 / math.sqrt(2), 1500.0, sample_rate, "high_shelf")
+    high_pass = IIRfilter(0.0, 0.5, 38.0, sample_rate, "high_pass")
+    return np.array([[*one.b, *one.a] for one in (shelf, high_pass)])
 
 
 def loudness(blocks: Iterable[Tensor], sample_rate: int) -> tuple[float, float]:
     """Blocks (C, n) -> integrated loudness in LUFS (-inf for silence) and the highest sample, 1 being full scale.
 
-    All channels have weight 1. What is shorter than 400 ms is one block of the measurement. Rates from 8 kHz on.
+    All channels have weight 1. What is shorter than 400 ms is one block of the measurement. Rates from 8 kHz on. The
+    number is that of `flowsep.evaluation.loudness`, which wants the whole sound at once and at least 400 ms of it:
+    pyloudnorm keeps no state, and the recordings of the page may be longer than the memory.
     """
     sections, state, peak = k_weighting(sample_rate), None, 0.0
     hop, powers, held = round(HOP * sample_rate), [], np.zeros(0)

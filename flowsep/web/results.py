@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from flowsep.web.orders import Order
 
 if TYPE_CHECKING:
     from flowsep.audio import AudioFile
+    from flowsep.blocks import Facts
     from flowsep.files import LoadedModel
 
 PICTURE = (3.8, 2.4)  # inches
@@ -58,6 +59,7 @@ def carry_out(
 
     `report` is told how far the work is. Stopped once `stop` is set; errors as `flowsep.remix_files.remix_file`.
     """
+    from flowsep.audio import open_audio
     from flowsep.blocks import scan
     from flowsep.remix_files import remix_file
 
@@ -75,7 +77,8 @@ def carry_out(
     document = remix_file(model, job, recording, order.verb, order.rest, settings, progress=progress, facts=facts)
     document = relocated(document, job)
     report(0.7, "Matching the loudness of the players")
-    panels = draw_panels(recording, job, document, order, folder, report, stop)
+    files = [recording, *(open_audio(path) for path in (*job.parts, job.output))]
+    panels = draw_panels(files, facts, describe(order, document, job), folder, report, stop)
     archive = folder / f"{recording.path.stem}.flowsep.zip"
     write_archive(archive, [recording.path, *job.paths()])
     halt(stop)
@@ -108,37 +111,35 @@ def relocated(document: dict[str, Any], job: MixJob) -> dict[str, Any]:
 
 
 def draw_panels(
-    recording: AudioFile,
-    job: MixJob,
-    document: dict[str, Any],
-    order: Order,
+    files: Sequence[AudioFile],
+    facts: Facts,
+    described: Sequence[tuple[str, str, str]],
     folder: Path,
     report: Report,
     stop: threading.Event,
 ) -> tuple[Panel, ...]:
-    """Players and pictures of the recording, each sound, the rest and the remix; the pictures share one scale in dB."""
-    from flowsep.audio import open_audio
-    from flowsep.blocks import mixed_down, scan
-    from flowsep.plot import draw, mel_decibels
+    """Players and pictures of the recording, each sound, the rest and the remix; the pictures share one scale in dB.
+
+    `facts` are the recording's, and `described` is what `describe` says of each file.
+    """
+    from flowsep.blocks import mixed_down
+    from flowsep.plot import mel_decibels, separation_figure, write_figure
     from flowsep.web.loudness import write_players
     from vocoder.mel import MelConfig
 
-    facts, config = scan(recording), MelConfig()
-    files = [recording, *(open_audio(path) for path in (*job.parts, job.output))]
-    names = [f"{number}-{role}" for number, (role, _, _) in enumerate(describe(order, document, job))]
+    config, seconds = MelConfig(), facts.frames / files[0].sample_rate
+    names = [f"{number}-{role}" for number, (role, _, _) in enumerate(described)]
     players = write_players(files, facts.frames, [folder / f"listen-{name}.flac" for name in names])
     halt(stop)
     levels = [
         mel_decibels(mixed_down(one.blocks(), facts.channel), one.sample_rate, facts.frames, config) for one in files
     ]
     top, panels = max(float(level.max()) for level in levels), []
-    for (role, title, note), file, name, player, level in zip(
-        describe(order, document, job), files, names, players, levels, strict=True
-    ):
+    for (role, title, note), file, name, player, level in zip(described, files, names, players, levels, strict=True):
         halt(stop)
         report(0.75 + 0.2 * len(panels) / len(files), f"Drawing, {len(panels) + 1} of {len(files)}")
         picture = folder / f"picture-{name}.png"
-        draw(picture, {"": level}, facts.frames / recording.sample_rate, config, top=top, size=PICTURE)
+        write_figure(picture, separation_figure({"": level}, seconds, config, top=top, size=PICTURE))
         panels.append(Panel(role, title, note, file.path, player.path, player.gain_db, picture))
     return tuple(panels)
 
