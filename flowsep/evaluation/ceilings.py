@@ -6,13 +6,10 @@ import torch
 from torch import Tensor
 
 from flowsep.evaluation.signal import si_sdr
-from flowsep.evaluation.spectral import log_mel_l1
 from flowsep.heard import normalise
 from flowsep.render import apply_mask, band_mask
 from flowsep.separator import LatentSeparator
-from vocoder.mel import stft
-
-DB_PER_NEPER = 8.686  # of a natural logarithm of an amplitude
+from vocoder.mel import NEPER, log_mel, stft
 
 
 @torch.inference_mode()
@@ -28,14 +25,13 @@ def model_ceilings(separator: LatentSeparator, mixture: Tensor, target: Tensor, 
     found = {}
     decoded = separator.codec.decode(separator.codec.encode(mels.to(separator.dtype))).float()
     if not torch.allclose(decoded, mels, atol=1e-3):
-        found["codec_error_db"] = DB_PER_NEPER * (decoded[0] - mels[0]).abs().mean().item()
+        found["codec_error_db"] = NEPER * (decoded[0] - mels[0]).abs().mean().item()
         mask = band_mask(decoded[:1], decoded[1:], mels[:1])[0]
         estimate = apply_mask(mixture[None], mask, separator.sample_rate, separator.mel)[0]
         found["codec_mask"] = (si_sdr(estimate, target) - si_sdr(mixture, target)).item()
     if separator.vocoder is not None:
         made = separator.vocoder.audio(mels[:1].to(separator.dtype), len(mixture)).float() / gain + mean
-        distance = log_mel_l1(made[0], target, separator.mel) / log_mel_l1(mixture, target, separator.mel).clamp(
-            min=1e-9
-        )
-        found["vocoder_mel_l1_ratio"] = distance.item()
+        wanted, *heard = (log_mel(audio, separator.mel) for audio in (target, mixture, made[0]))
+        before, after = ((mel - wanted).abs().mean() for mel in heard)
+        found["vocoder_mel_l1_ratio"] = (after / before.clamp(min=1e-9)).item()
     return found

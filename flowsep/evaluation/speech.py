@@ -22,14 +22,14 @@ def package(name: str) -> Any:
         raise ModelError(f"this metric needs the package {name}; pip install 'flowsep-toolkit[speech]'") from error
 
 
-def stoi(estimate: Tensor, reference: Tensor, sample_rate: int) -> Tensor:
+def stoi(estimate: Tensor, reference: Tensor, sample_rate: int, extended: bool = False) -> Tensor:
     """Short-time objective intelligibility (Taal et al., 2011), about 0..1, by pystoi, which resamples to 10 kHz.
 
     Mean correlation of 15 third-octave envelopes over 384 ms, where the reference is within 40 dB of its loudest.
     """
     measure = package("pystoi").stoi
     rows = zip(reference.double().cpu().numpy(), estimate.double().cpu().numpy(), strict=True)
-    return torch.tensor([measure(r, e, sample_rate) for r, e in rows], dtype=torch.float64)
+    return torch.tensor([measure(r, e, sample_rate, extended=extended) for r, e in rows], dtype=torch.float64)
 
 
 def pesq(estimate: Tensor, reference: Tensor, sample_rate: int, mode: str = "wb") -> Tensor:
