@@ -132,12 +132,28 @@ def test_what_is_done_is_not_done_again(material, whole, monkeypatch):
         ("seed=1", "stage text .*seed was 0 and is 1"),
         ("vocoder_stage.steps=3", "stage vocoder .*vocoder_stage.steps was 2 and is 3"),
         ("data.exclude=[hiss]", "stage text .*data.exclude was"),
+        ("data.exclude_clips=doubtful", "stage text .*data.exclude_clips changed"),
     ],
 )
 def test_a_changed_setting_is_named_and_refused(material, whole, override, words):
     with pytest.raises(UsageError, match=words) as caught:
         train_recipe(material[0], [override], material[1], whole[0].parent, quiet=True, say=lambda line: None)
     assert "use a new --run, or delete" in str(caught.value)
+
+
+def test_what_a_list_of_clips_says_decides_and_not_where_it_lies(material, tmp_path):
+    def settings(listing):
+        override = f"data.exclude_clips={listing}"
+        return chain.Chain(material[0], [override], material[1], tmp_path / "run", print).settings
+
+    one, other = tmp_path / "one.csv", tmp_path / "other.csv"
+    for listing in (one, other):
+        listing.write_text("path,class\nhiss/1.wav,hiss\n")
+    before = settings(one)
+    assert settings(other) == before
+    one.write_text("path,class\nhiss/2.wav,hiss\n")
+    changes = [chain.differences(*pair) for pair in zip(before, settings(one), strict=True)]
+    assert changes[0] == ["data.exclude_clips changed"] and all(changes)  # stages after it know by its hash
 
 
 def test_changed_clips_and_changed_weights_are_refused(material, whole, tmp_path):

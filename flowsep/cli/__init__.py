@@ -35,6 +35,7 @@ COMMANDS = {
         "Score models, or other tools, on benchmarks or your clips.",
     ),
     "retrieval": ("flowsep.cli.retrieval:retrieval", "Measure whether a text-audio encoder finds described clips."),
+    "audit": ("flowsep.cli.audit:audit", "List clips not to be trusted: mute, clipped, copied, doubtful labels."),
     "recipe": ("flowsep.cli.recipe:recipe", "Draw a fixed list of mixtures for evaluate."),
     "card": ("flowsep.cli.card:card", "Tables and pictures of a report, for a model card."),
     "mix": ("flowsep.cli.mix:mix", "Write mixtures as files, for any other tool."),

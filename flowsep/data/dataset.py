@@ -54,6 +54,7 @@ class DataConfig:
     background: float = 0.5  # share of the other sounds that are recordings of --background, where there are any
     own_share: float = 0.5  # share of the draws that are of the classes of --data, where --background has classes too
     exclude: tuple[str, ...] = ()  # classes that training never meets: clips, wordings, synthesised sounds
+    exclude_clips: str | None = None  # a CSV of clips that it never meets, or `doubtful` for flowsep/data/doubtful.csv
 
 
 class DataNotice(UserWarning):

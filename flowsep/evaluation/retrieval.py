@@ -11,6 +11,7 @@ from torch import Tensor
 
 from flowsep.audio import resample
 from flowsep.data.manifest import Clip
+from flowsep.data.mixing import Audio
 from flowsep.errors import InputError
 from flowsep.evaluation.encoders import TextAudioEncoder
 from flowsep.evaluation.recipe import SAMPLE_RATE, read_clip
@@ -43,7 +44,9 @@ def retrieval(
     if len(labels) < FEWEST:
         raise InputError("retrieval needs clips of at least two classes; give another split or folder")
     members = [[number for number, clip in enumerate(clips) if clip.label == label] for label in labels]
-    sounds = torch.cat([heard(encoder, clip) for clip in tqdm(clips, disable=quiet, unit="clip")])  # (N, D)
+    sounds = torch.cat(
+        [heard(encoder, read_clip(clip.path)) for clip in tqdm(clips, disable=quiet, unit="clip")]
+    )  # (N, D)
     rng = np.random.default_rng(seed)
     pools = [[numbers[rng.integers(len(numbers))] for numbers in members] for _ in range(draws)]
     report: dict[str, Any] = {"encoder": {"score": encoder.score_name, "name": encoder.name}}
@@ -59,10 +62,10 @@ def retrieval(
     return report
 
 
-def heard(encoder: TextAudioEncoder, clip: Clip) -> Tensor:
-    """(1, D) of the beginning of a clip."""
-    audio = torch.from_numpy(read_clip(clip.path))[None, : round(SECONDS * SAMPLE_RATE)]
-    return encoder.audio(resample(audio, SAMPLE_RATE, encoder.sample_rate))
+def heard(encoder: TextAudioEncoder, audio: Audio) -> Tensor:
+    """(1, D) of the beginning of a clip (T,) at 16 kHz."""
+    beginning = torch.from_numpy(audio)[None, : round(SECONDS * SAMPLE_RATE)]
+    return encoder.audio(resample(beginning, SAMPLE_RATE, encoder.sample_rate))
 
 
 def recall(ranks: Tensor, owners: Sequence[int], k: int) -> dict[str, float]:

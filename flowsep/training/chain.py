@@ -16,6 +16,7 @@ from typing import Any
 
 from flowsep.checkpoint import SHIPPED, load_separator, read_json, write_json
 from flowsep.config import ModelConfig, RecipeStage, load_config, load_recipe
+from flowsep.data.doubtful import list_file
 from flowsep.data.manifest import read_manifest
 from flowsep.errors import InputError, UsageError
 from flowsep.evaluation.calibrate import calibrate_folder
@@ -177,6 +178,8 @@ class Chain:
         for block in found:
             if block.endswith("_stage"):
                 found[block] = {key: value for key, value in found[block].items() if key not in IDLE}
+        if config.data.exclude_clips is not None and "data" in found:  # what it says decides, not where it lies
+            found["data"]["exclude_clips"] = sha256(list_file(config.data.exclude_clips))
         about = {key: value for key, value in asdict(stage).items() if key not in ("name", "overrides")}
         found |= {"recipe": about, "seed": config.seed}
         if stage.stage in WRITES:

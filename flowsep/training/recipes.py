@@ -14,6 +14,7 @@ from torch import nn
 from flowsep.checkpoint import SHIPPED, load_separator, load_text, save_text, separator_class, write_json
 from flowsep.config import ModelConfig, load_config, save_config
 from flowsep.data.dataset import MixtureDataset
+from flowsep.data.doubtful import without_listed
 from flowsep.data.manifest import (
     PHRASINGS,
     Clip,
@@ -68,13 +69,16 @@ def training_clips(config: ModelConfig, data: Path, beside: Sequence[Clip] = ())
 
 
 def taught(clips: list[Clip], config: ModelConfig) -> list[Clip]:
-    """The clips of classes that are not in data.exclude; UsageError where that names a class that there is not."""
+    """The clips of classes that are not in data.exclude, less those for training that data.exclude_clips lists.
+
+    UsageError where data.exclude names a class that there is not.
+    """
     known = {clip.label for clip in clips} | SYNTH_KINDS.keys() | read_phrasings(PHRASINGS).keys()
     if unknown := sorted(set(config.data.exclude) - known):
         raise UsageError(
             f"no clip and no wording has the class {', '.join(unknown)} of data.exclude; check the spelling"
         )
-    return [clip for clip in clips if clip.label not in config.data.exclude]
+    return [clip for clip in without_listed(clips, config.data.exclude_clips) if clip.label not in config.data.exclude]
 
 
 def wordings_for(config: ModelConfig, split: str) -> dict[str, tuple[str, ...]]:
