@@ -16,11 +16,11 @@ from flowsep.cli import main
 from flowsep.config import load_config
 from flowsep.data.dataset import DataNotice
 from flowsep.data.doubtful import list_file, read_list
-from flowsep.data.manifest import PHRASINGS, read_manifest, read_phrasings
+from flowsep.data.manifest import PHRASINGS, read_manifest, read_phrasings, select
 from flowsep.errors import InputError
 from flowsep.evaluation import encoders
 from flowsep.evaluation.audit import audit, audit_lines, correlation, sounding_seconds
-from flowsep.training.recipes import class_wordings, training_data
+from flowsep.training.recipes import class_wordings, taught, training_data
 from tests.test_cli import failure
 from tests.tiny import MIXTURE, write_clips
 
@@ -186,7 +186,7 @@ def test_training_never_meets_a_listed_clip_and_tests_keep_theirs(clips, tmp_pat
     names = {clip.path.relative_to(clips).as_posix() for clip in kept}
     everything = {f"{label}/{n}.wav" for label in ("low_hum", "high_whistle", "hiss", "clicks") for n in range(2)}
     assert names == everything - {"hiss/1.wav"} and len(dataset.audio) == 7
-    assert len(training_data(left_out, clips, "test")[0]) == 4
+    assert len(select(taught(read_manifest(clips), left_out), "test", False)) == 4
     wordings, _ = class_wordings(left_out, clips)
     assert wordings["hiss"] == ["hiss number 0"]
 
