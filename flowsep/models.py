@@ -11,7 +11,7 @@ from pathlib import Path
 from flowsep.checkpoint import SHIPPED, find_model, list_models, read_json
 from flowsep.errors import ModelError
 
-QUERY_PARTS = ("text_encoder", "text_projection")  # of a model folder; counted apart
+QUERY_PARTS = ("text_encoder", "text_projection", "audio_encoder")  # of a model folder; counted apart
 CARD_LICENCE = "Apache-2.0, see its card"
 UNSTATED = "none stated in its repository"
 

@@ -22,6 +22,7 @@ from flowsep.files import (
 )
 from flowsep.naming import MixJob
 from flowsep.outputs import OutputFile, finish_together
+from flowsep.references import described
 from flowsep.remixing import RemixBlock, RemixStream, remix_stream
 from flowsep.requests import finite, mix_request
 from flowsep.settings import FileSettings
@@ -69,6 +70,7 @@ def remix_file(
             "schema_version": SCHEMA_VERSION,
             "input": describe_input(recording, facts),
             verb: describe_gains(stream, job.gains),
+            **described(job.references),
             **({"instruction": job.instruction} if job.instruction is not None else {}),
             "outputs": outputs.describe(),
             "video": str(job.video) if job.video is not None else None,
