@@ -95,7 +95,7 @@ def test_the_result_is_that_of_the_mean_embedding_given_directly(kind, models, r
         targets.append(found)
     assert Path(document["outputs"][0]["path"]).name == "street.like-tram-bell.wav"
     assert document["query"] == "like tram, bell"
-    assert (targets[0] - targets[1]).abs().max() > 1e-5 * targets[0].abs().max()
+    assert (targets[0] - targets[1]).abs().max() > 1e-4 * targets[0].abs().max()
 
 
 def test_a_reference_says_what_a_text_means(models, recording, clips, tmp_path, capfd):
