@@ -10,8 +10,9 @@ from pathlib import Path
 
 from flowsep.checkpoint import SHIPPED, find_model, list_models, read_json
 from flowsep.errors import ModelError
+from flowsep.references import AUDIO
 
-QUERY_PARTS = ("text_encoder", "text_projection", "audio_encoder")  # of a model folder; counted apart
+QUERY_PARTS = ("text_encoder", "text_projection", AUDIO)  # of a model folder; counted apart
 CARD_LICENCE = "Apache-2.0, see its card"
 UNSTATED = "none stated in its repository"
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flowsep.errors import InputError, UsageError
 from flowsep.gains import shown, tidied
 
-if TYPE_CHECKING:
-    from flowsep.naming import Job
-
 OPTION = "--reference"
+AUDIO = "audio_encoder"  # the part of a model folder that hears them
+BY_EXAMPLE = "USS (flowsep convert uss), AudioSep or the DCASE baseline (flowsep convert audiosep|dcase)"
 NAMED = 3  # clips in the name of a query without words
 
 
@@ -75,9 +74,9 @@ def all_texts(texts: Sequence[str], references: References) -> list[str]:
     return [*texts, *(text for text in references if text not in texts)]
 
 
-def refuse_unused(references: References, jobs: Iterable[Job]) -> None:
-    """UsageError for references of a text that nothing asks for."""
-    asked = {text for job in jobs for text in job.texts}
+def refuse_unused(references: References, texts: Iterable[str]) -> None:
+    """UsageError for references of a text that is none of the queries."""
+    asked = set(texts)
     for text in references:
         if text not in asked:
             raise UsageError(f"{OPTION}: no query is called {shown(text)}; name the sound as the query does")

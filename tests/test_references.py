@@ -19,6 +19,7 @@ from flowsep.masks.examples import mean_embedding
 from flowsep.masks.listening import LONGEST, read_clip
 from flowsep.models import describe_folder
 from flowsep.references import all_texts, parse_references
+from tests import layouts
 from tests.fakes import tone
 from tests.test_audio import BAD, bad_inputs
 from tests.test_cli import failure
@@ -138,6 +139,24 @@ def test_a_model_without_words_is_tried_with_the_clips(more, models, recording, 
     """What a window costs is measured with the query itself: this model knows no other."""
     words = ["separate", recording, "--model", models["clips"], "--reference", clips[0], "-o", tmp_path / "out", *more]
     assert main([str(word) for word in words]) == 0
+
+
+def test_evaluation_gives_references_to_the_models_that_hear(models, clips, tmp_path, capsys):
+    """Resumed with other clips it is another run."""
+    data, out = layouts.audiosep(tmp_path / "data", "music"), tmp_path / "out"
+    words = ["evaluate", "audiosep-music", "--data", data, "--model", f"mixture,{models['clips']}", "-o", out, "-q"]
+    clip = ["--reference", f"violin={clips[0]}", "--reference"]
+    assert main([str(word) for word in [*words, *clip, f"tuba, loud={clips[1]}"]]) == 0
+    rows = [json.loads(line) for line in (out / "items.jsonl").read_text().splitlines()]
+    assert len({row["sdri"] for row in rows if row["system"] == str(models["clips"])}) == 4
+    capsys.readouterr()
+    for arguments, code, word in [
+        ([*words, *clip, f"tuba, loud={clips[0]}"], 3, "--overwrite"),
+        ([*words, *clip, f"horn={clips[0]}"], 2, "no query is called 'horn'"),
+        ([*words[:5], "mixture", *clip, f"tuba, loud={clips[1]}"], 2, "cannot be asked by example"),
+    ]:
+        assert main([str(one) for one in arguments]) == code
+        assert word in capsys.readouterr().err
 
 
 # --- what is remembered of them

@@ -13,11 +13,12 @@ from flowsep.checkpoint import write_json
 from flowsep.convert.listeners import CLAP_FEATURES
 from flowsep.convert.masks import build_bert, build_clap
 from flowsep.masks.cnn14 import Cnn14, Cnn14Config
-from flowsep.masks.folder import AUDIO, WEIGHTS, contiguous
+from flowsep.masks.folder import WEIGHTS, contiguous
 from flowsep.masks.lassnet import LassNet, LassNetConfig
 from flowsep.masks.query import BertQuery, ClapQuery, ClassQuery, ClipQuery, Query, QueryConfig, T5Query
 from flowsep.masks.resunet import ResUNet30, ResUNetConfig
 from flowsep.masks.separator import MaskSeparator
+from flowsep.references import AUDIO
 from flowsep.text import TextEncoder, build_t5
 from tests.tiny import TEXT
 

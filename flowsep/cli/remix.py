@@ -81,7 +81,7 @@ def run_mixes(
         check_video(sources, settings.start > 0 or settings.end is not None)
     name_of = name_of or partial(gains_in_words, verb, rest)
     jobs = plan_mixes(sources, gains, name_of, naming, files.video, parts)
-    refuse_unused(references, jobs)
+    refuse_unused(references, (text for job in jobs for text in job.texts))
     jobs = [replace(job, instruction=instruction, references=of_texts(references, job.texts)) for job in jobs]
     for job in jobs:
         check_gains(job.gains, rest)

@@ -47,7 +47,7 @@ def separate(
     if files.video:
         check_video(sources, settings.start > 0 or settings.end is not None)
     jobs = plan_outputs(sources, texts, naming, residual, plot, files.video)
-    refuse_unused(references, jobs)
+    refuse_unused(references, (text for job in jobs for text in job.texts))
     jobs = [replace(job, references=of_texts(references, job.texts)) for job in jobs]
 
     def work(*about: Any) -> list[dict[str, Any]]:

@@ -18,7 +18,8 @@ from flowsep.convert.lazy import LazyTensor
 from flowsep.convert.official import TEXT_WEIGHTS, Component, Report, Source, encoder_config, shapes_of, take_all
 from flowsep.errors import ModelError
 from flowsep.masks.cnn14 import Cnn14, cnn14_config
-from flowsep.masks.folder import AUDIO, WEIGHTS
+from flowsep.masks.folder import WEIGHTS
+from flowsep.references import AUDIO
 
 MISSING = "audio encoder: not in the checkpoint; the model cannot be asked with --reference"
 PATCHES = f"{names.CLAP_AUDIO}patch_embed.proj.weight"

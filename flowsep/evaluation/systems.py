@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import torch
@@ -17,6 +18,7 @@ from flowsep.data.manifest import AUDIO_SUFFIXES
 from flowsep.errors import InputError, UsageError
 from flowsep.evaluation.protocols.item import Item, Waves, to_tensor
 from flowsep.protocol import SampleOptions, TextSeparator
+from flowsep.references import AUDIO, BY_EXAMPLE, OPTION, References
 from flowsep.render import apply_mask, band_mask
 from vocoder.mel import MelConfig, log_mel
 
@@ -57,6 +59,7 @@ class Model:
     name: str
     options: SampleOptions
     device: str = "auto"
+    references: References = field(default_factory=dict)  # clips that texts stand for, of a model that hears
     separator: TextSeparator | None = None
 
     def about(self) -> dict[str, Any]:
@@ -69,7 +72,9 @@ class Model:
         options = {key: value for key, value in asdict(self.options).items() if value != getattr(SampleOptions(), key)}
         if "guidance_interval" in options:
             options["guidance_interval"] = list(options["guidance_interval"])
-        return {"kind": "model", "hash": weights_hash(folder), "configuration": configuration, "options": options}
+        about = {"kind": "model", "hash": weights_hash(folder), "configuration": configuration, "options": options}
+        clips = {text: [clip.sha256 for clip in some] for text, some in self.references.items()}
+        return {**about, "references": clips} if clips else about
 
     def check(self, items: Sequence[Item]) -> None:
         """Nothing can be foreseen."""
@@ -80,7 +85,12 @@ class Model:
         from flowsep.masks.separator import MaskSeparator
 
         if self.separator is None:
-            self.separator = checkpoint.load_separator(self.name, self.device)
+            separator = checkpoint.load_separator(self.name, self.device)
+            if self.references:
+                from flowsep.masks.listening import read_clips, remember_clips
+
+                remember_clips(separator, self.name, read_clips(self.references))
+            self.separator = separator
         masker = isinstance(self.separator, MaskSeparator)  # a sampler's options are not for it
         options = SampleOptions(seed=self.options.seed) if masker else self.options
         with warnings.catch_warnings():
@@ -178,17 +188,32 @@ class Estimates:
         return Answer(samples)
 
 
+def hears(name: str) -> bool:
+    """Whether a model has an audio encoder for references, without loading it."""
+    return (checkpoint.find_model(name) / AUDIO).is_dir()
+
+
 def systems_of(
-    models: Sequence[str], estimates: Sequence[str], options: SampleOptions, device: str = "auto"
+    models: Sequence[str],
+    estimates: Sequence[str],
+    options: SampleOptions,
+    device: str = "auto",
+    references: References = MappingProxyType({}),
 ) -> list[System]:
     """Systems by their words: models, "mixture" or "oracle", and folders of estimates as DIR or NAME=DIR.
 
-    UsageError for a name that is there twice, or none at all.
+    References go to the models that hear, the others read the words. UsageError for a name that is there twice, or none
+    at all, and for references that no model hears.
     """
+    hearing = [name for name in models if references and name not in (MIXTURE, ORACLE) and hears(name)]
+    if references and not hearing:
+        raise UsageError(
+            f"{' and '.join(models) or 'a folder'} cannot be asked by example; {OPTION} needs {BY_EXAMPLE}"
+        )
     systems: list[System] = []
     for name in models:
         special = {MIXTURE: Untouched, ORACLE: Oracle}.get(name)
-        systems.append(special() if special else Model(name, options, device))
+        systems.append(special() if special else Model(name, options, device, references if name in hearing else {}))
     for words in estimates:
         name, equals, folder = words.partition("=")
         if not equals or Path(words).is_dir():

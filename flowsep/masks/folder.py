@@ -31,10 +31,10 @@ from flowsep.masks.lassnet import LassNet, LassNetConfig
 from flowsep.masks.query import BertQuery, ClapQuery, ClassQuery, ClipQuery, Query, QueryConfig, T5Query, settings_of
 from flowsep.masks.resunet import ResUNet30, ResUNetConfig
 from flowsep.masks.separator import MaskSeparator, Origin
+from flowsep.references import AUDIO
 from flowsep.text import load_tokenizer
 
 WEIGHTS = "model.safetensors"
-AUDIO = "audio_encoder"
 NETWORKS = {"ResUNet30": (ResUNet30, ResUNetConfig), "LassNet": (LassNet, LassNetConfig)}
 ENCODERS = {"clap": "ClapTextModelWithProjection", "bert": "BertModel", "t5": "T5EncoderModel"}
 

@@ -18,11 +18,10 @@ from flowsep.checkpoint import no_progress_bar, read_json, refuse_missing
 from flowsep.errors import InputError, ModelError, UsageError
 from flowsep.masks.cnn14 import Cnn14, Cnn14Config
 from flowsep.masks.examples import mean_embedding
-from flowsep.masks.folder import AUDIO, WEIGHTS, load_weights
+from flowsep.masks.folder import WEIGHTS, load_weights
 from flowsep.masks.separator import MaskSeparator
-from flowsep.references import References
+from flowsep.references import AUDIO, BY_EXAMPLE, OPTION, References
 
-BY_EXAMPLE = "USS (flowsep convert uss), AudioSep and the DCASE baseline (flowsep convert audiosep|dcase)"
 SHORTEST, LONGEST = 0.1, 600.0  # seconds of a clip
 SILENT = 1e-3  # peak, of full scale (-60 dB): the dither of 16 bits is far below, any sound above
 
@@ -79,11 +78,11 @@ def listener_of(separator: object, id: str) -> Listener:
     """What hears references for a separator; errors as `remember_clips`."""
     kind = separator.text.config.kind if isinstance(separator, MaskSeparator) else None
     if kind not in ("clap", "classes", "clips"):
-        raise UsageError(f"{id} is asked in words only; --reference needs {BY_EXAMPLE}")
+        raise UsageError(f"{id} is asked in words only; {OPTION} needs {BY_EXAMPLE}")
     folder = separator.folder / AUDIO if separator.folder is not None else None
     if folder is None or not folder.is_dir():
         part = "CLAP's audio branch" if kind == "clap" else "its Cnn14 (query_net)"
-        raise ModelError(f"{id} has no {AUDIO}, which --reference needs; convert a checkpoint that holds {part}")
+        raise ModelError(f"{id} has no {AUDIO}, which {OPTION} needs; convert a checkpoint that holds {part}")
     return load_clap_audio(folder) if kind == "clap" else load_cnn14(folder)
 
 
