@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import math
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
-from flowsep.checkpoint import load_separator
+from flowsep.checkpoint import find_model, load_separator
 from flowsep.cli import main
 from flowsep.config import load_config
 from flowsep.convert.masks import SYSTEMS
+from flowsep.errors import ModelError
 from flowsep.masks.config import MaskConfig
 from flowsep.masks.lassnet import LassNet, LassNetConfig
 from flowsep.masks.resunet import ResUNet30, parameter_count
@@ -83,5 +85,11 @@ def test_a_mask_separator_is_exported_in_half_precision_and_has_no_sampler_to_se
     expected, found = (one.separate(mixture, ["rain"]).target for one in (separator, loaded))
     assert (found - expected).norm() < 0.02 * expected.norm()
     assert main(["export", str(tmp_path / "m"), str(tmp_path / "two"), "--steps", "4"]) == 2
-    assert main(["benchmark", "latency", "--model", str(tmp_path / "m")]) == 2
-    assert "mask separator" in capsys.readouterr().err
+    capsys.readouterr()
+    assert main(["benchmark", "latency", "--model", str(tmp_path / "m"), "--ladder", "-q"]) == 2
+    assert "leave --ladder out" in capsys.readouterr().err
+
+
+def test_a_listed_model_that_is_not_here_says_how_to_get_it():
+    with pytest.raises(ModelError, match="small-audiosep is not bundled; it needs: flowsep train mask small-audiosep"):
+        find_model("small-audiosep")

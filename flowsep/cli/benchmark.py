@@ -81,6 +81,7 @@ def latency(
     from flowsep.benchmark.latency import Workload, benchmark_latency
     from flowsep.benchmark.matrix import STEPS, families_of, matrix_lines, run_matrix
     from flowsep.benchmark.report import latency_lines, write_report
+    from flowsep.separator import LatentSeparator
     from vocoder.measures import PLAIN, use_measures
 
     if plain:
@@ -98,6 +99,8 @@ def latency(
         return typer.echo("\n".join(matrix_lines(report)))
     separator, load_seconds = Builder(chosen, precision)(config, model)
     if ladder:
+        if not isinstance(separator, LatentSeparator):
+            raise_usage(f"the fast measures are FlowSep's; leave --ladder out for {model}")
         report, lines = measure_ladder(separator, model or config, work, budget, guidance, note), ladder_lines
     else:
         report, lines = benchmark_latency(separator, model or config, work, load_seconds, note), latency_lines
@@ -173,13 +176,10 @@ class Builder:
         from flowsep.benchmark.timing import synchronise
         from flowsep.checkpoint import load_separator
         from flowsep.config import load_config
-        from flowsep.masks.separator import MaskSeparator
 
         started = time.perf_counter()
         if model is not None:
             separator = load_separator(model, str(self.device), self.dtype)
-            if isinstance(separator, MaskSeparator):
-                raise_usage("the stages are FlowSep's; `flowsep evaluate` gives a mask separator's seconds per mixture")
         else:
             separator = random_separator(load_config(config), self.device, self.dtype)
         synchronise(self.device)
