@@ -61,7 +61,7 @@ PUBLISHED = (
         25_747_781,
         32000,
         "Apache-2.0",
-        "RSNuts/Universal_Source_Separation: flowsep convert uss --labels class_labels_indices.csv",
+        "RSNuts/Universal_Source_Separation: flowsep convert uss; --labels class_labels_indices.csv to name classes",
     ),
     ModelEntry(
         "lassnet",

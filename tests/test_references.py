@@ -153,6 +153,8 @@ def test_evaluation_gives_references_to_the_models_that_hear(models, clips, tmp_
     for arguments, code, word in [
         ([*words, *clip, f"tuba, loud={clips[0]}"], 3, "--overwrite"),
         ([*words, *clip, f"horn={clips[0]}"], 2, "no query is called 'horn'"),
+        ([*words[:6], *clip[:2]], 2, "knows no words, and not 1 of the queries, the first 'tuba, loud'"),
+        ([*words[:5], models["classes"]], 2, "AudioSet's class names, and not 2 of the queries"),
         ([*words[:5], "mixture", *clip, f"tuba, loud={clips[1]}"], 2, "cannot be asked by example"),
     ]:
         assert main([str(one) for one in arguments]) == code

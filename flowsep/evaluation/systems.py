@@ -17,6 +17,7 @@ from flowsep.audio import AudioWarning, open_audio, read_audio, resample
 from flowsep.data.manifest import AUDIO_SUFFIXES
 from flowsep.errors import InputError, UsageError
 from flowsep.evaluation.protocols.item import Item, Waves, to_tensor
+from flowsep.gains import shown
 from flowsep.protocol import SampleOptions, TextSeparator
 from flowsep.references import AUDIO, BY_EXAMPLE, OPTION, References
 from flowsep.render import apply_mask, band_mask
@@ -77,7 +78,8 @@ class Model:
         return {**about, "references": clips} if clips else about
 
     def check(self, items: Sequence[Item]) -> None:
-        """Nothing can be foreseen."""
+        """UsageError where the model cannot be asked for an item."""
+        refuse_unread(self.name, [item.text for item in items if item.text not in self.references])
 
     def answer(self, item: Item, waves: Waves, sample_rate: int) -> Answer:
         """The mixture separated like any mono recording: whole if it fits the model's window, otherwise joined."""
@@ -186,6 +188,20 @@ class Estimates:
             text = f"{path} has {len(samples)} samples, its mixture {len(waves.mixture)}"
             raise InputError(f"{text}; write what belongs to each of its samples")
         return Answer(samples)
+
+
+def refuse_unread(name: str, texts: Sequence[str]) -> None:
+    """UsageError for queries that a USS does not know, which reads class names or no words at all; loads nothing."""
+    index = checkpoint.find_model(name) / "model_index.json"
+    query = checkpoint.read_json(index).get("_query", {}) if index.is_file() else {}
+    if query.get("kind") not in ("classes", "clips"):
+        return
+    known = {label.casefold() for label in query.get("labels", ())}
+    strange = [text for text in dict.fromkeys(texts) if text.strip().casefold() not in known]
+    if strange:
+        words = f"{name} knows AudioSet's class names" if known else f"{name} knows no words"
+        example = f'a protocol takes clips of it: {OPTION} "{strange[0]}=CLIP"'
+        raise UsageError(f"{words}, and not {len(strange)} of the queries, the first {shown(strange[0])}; {example}")
 
 
 def hears(name: str) -> bool:

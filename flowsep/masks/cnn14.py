@@ -66,11 +66,6 @@ class Cnn14(nn.Module):
         self.fc_audioset = nn.Linear(config.embedding, config.classes)
         self.bank: Tensor | None = None  # made at the first use: a module on the meta device has no numbers
 
-    @property
-    def shortest(self) -> int:
-        """Samples below which nothing is left after the blocks."""
-        return self.config.hop_length * 2 ** (len(self.config.widths) - 1)
-
     def log_mel(self, audio: Tensor) -> Tensor:
         """audio (B, T) -> 10 log10 of the power in each band (B, N, M)."""
         if self.bank is None:
@@ -80,7 +75,7 @@ class Cnn14(nn.Module):
 
     @torch.inference_mode()
     def forward(self, audio: Tensor) -> Tensor:
-        """audio (B, T) at 32 kHz, T at least `shortest` -> probabilities (B, classes) or embeddings (B, D)."""
+        """audio (B, T) at 32 kHz, at least half a second -> probabilities (B, classes) or embeddings (B, D)."""
         x = self.bn0(self.log_mel(audio).mT[..., None])  # (B, M, N, 1): bn0 is over the bands
         x = x.permute(0, 3, 2, 1)  # (B, 1, N, M)
         for block in self.blocks[:-1]:
