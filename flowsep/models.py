@@ -74,6 +74,14 @@ PUBLISHED = (
 )
 TRAINABLE = (
     ModelEntry(
+        "small-diffusion",
+        "DiffusionSep, small",
+        9_075_745,
+        16000,
+        "Apache-2.0",
+        "flowsep train diffusion small-diffusion --from small --data CLIPS --run RUN",
+    ),
+    ModelEntry(
         "small-audiosep",
         "ResUNet30, small",
         3_862_469,

@@ -18,9 +18,12 @@ from flowsep.masks.config import MaskConfig
 from flowsep.masks.lassnet import LassNet, LassNetConfig
 from flowsep.masks.resunet import ResUNet30, parameter_count
 from flowsep.models import PUBLISHED, TRAINABLE, known_models
+from flowsep.unet import build_unet
 from tests.official_files import official_manifest
 from tests.tiny import MIXTURE, tiny_separator
 from tests.tiny_masks import tiny_masker
+from vae.model import build_codec
+from vocoder.model import Vocoder
 
 
 def test_listed_parameters_are_those_of_the_networks():
@@ -33,6 +36,9 @@ def test_listed_parameters_are_those_of_the_networks():
             assert entry.sample_rate == system.network.sample_rate
         for entry in TRAINABLE:
             config = load_config(entry.name)
+            if config.method == "diffusion":
+                assert entry.parameters == parameters_of_chain(config)
+                continue
             assert config.mask != MaskConfig()
             built = config.mask.build(config.vocoder.mel.sample_rate, config.text.d_model)
             assert entry.parameters == parameter_count([built])
@@ -44,6 +50,13 @@ def test_listed_parameters_are_those_of_the_networks():
         if not name.startswith("first_stage_model.loss.")
     ]
     assert listed["flowsep (official)"].parameters == sum(used)
+
+
+def parameters_of_chain(config) -> int:
+    """UNet and vocoder; patches have none."""
+    channels = build_codec(config.codec).latent_channels
+    unet = build_unet(config.unet, config.process.stream_count, channels, config.text.d_model)
+    return sum(weight.numel() for part in (unet, Vocoder(config.vocoder)) for weight in part.parameters())
 
 
 def test_folders_are_described_without_loading_them(tmp_path):
@@ -67,7 +80,15 @@ def test_folders_are_described_without_loading_them(tmp_path):
 def test_models_command_lists_every_separator(tmp_path, capsys):
     assert main(["models", "--json"]) == 0
     names = [entry["name"] for entry in json.loads(capsys.readouterr().out)]
-    assert {"audiosep", "dcase2024-task9", "uss", "lassnet", "small-audiosep", "small-lassnet"} <= set(names)
+    assert {
+        "audiosep",
+        "dcase2024-task9",
+        "uss",
+        "lassnet",
+        "small-audiosep",
+        "small-lassnet",
+        "small-diffusion",
+    } <= set(names)
     assert main(["models"]) == 0
     assert "25.6 M" in capsys.readouterr().out
     assert main(["models", str(tmp_path)]) == 4

@@ -278,6 +278,16 @@ def test_a_folder_without_its_audio_encoder_says_what_is_missing(kind, part, rec
     assert code == 4 and part in line and "audio_encoder" in line
 
 
+@pytest.mark.parametrize("kind", ["clap", "clips"])
+@pytest.mark.parametrize("spoil", ["config", "weights"])
+def test_a_damaged_audio_encoder_is_one_line(kind, spoil, models, recording, clips, tmp_path, capfd):
+    folder = Path(shutil.copytree(models[kind], tmp_path / "m")) / "audio_encoder"
+    (folder / ("config.json" if spoil == "config" else "model.safetensors")).write_text("{}")
+    words = ["separate", recording, "--reference", clips[0], "--model", tmp_path / "m", "-o", tmp_path / "o", "-q"]
+    code, line = failure(capfd, words)
+    assert code == 4 and "audio_encoder" in line
+
+
 def test_a_model_without_words_asks_for_clips(models, recording, tmp_path, capfd):
     words = ["separate", recording, "--text", "rain", "--model", models["clips"], "-o", tmp_path / "o", "-q"]
     code, line = failure(capfd, words)

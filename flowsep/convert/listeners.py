@@ -68,10 +68,6 @@ def clap_audio_component(source: Source, report: Report) -> list[Component]:
 def clap_audio_sizes(shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
     """Settings of transformers' ClapAudioConfig by the shapes of LAION's tensors; ModelError where they lack some."""
     branch = names.CLAP_AUDIO
-    if any("fusion_model" in name or "mel_conv2d" in name for name in shapes):
-        raise ModelError(
-            "the checkpoint's CLAP fuses views of long clips, which is not carried; use one without fusion"
-        )
     depths: list[int] = []
     heads: list[int] = []
     try:

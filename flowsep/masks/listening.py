@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from flowsep.checkpoint import no_progress_bar, read_json, refuse_missing
@@ -83,7 +84,10 @@ def listener_of(separator: object, id: str) -> Listener:
     if folder is None or not folder.is_dir():
         part = "CLAP's audio branch" if kind == "clap" else "its Cnn14 (query_net)"
         raise ModelError(f"{id} has no {AUDIO}, which {OPTION} needs; convert a checkpoint that holds {part}")
-    return load_clap_audio(folder) if kind == "clap" else load_cnn14(folder)
+    try:
+        return load_clap_audio(folder) if kind == "clap" else load_cnn14(folder)
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"{folder} cannot be read: {str(error).splitlines()[0]}; convert the model again") from error
 
 
 def load_cnn14(folder: Path) -> Listener:
