@@ -58,8 +58,11 @@ class Cost:
         return self.base_bytes + beside + max(1, rows // self.candidates) * self.row_bytes
 
 
-def try_one_window(model: LoadedModel, options: SampleOptions) -> Cost:
-    """The cost of one window of noise with these options; all candidates are one row's. Tried once for each of them."""
+def try_one_window(model: LoadedModel, options: SampleOptions, text: str) -> Cost:
+    """The cost of one window of noise with these options; all candidates are one row's. Tried once for each of them.
+
+    It is asked for `text`, because a separator may not know others.
+    """
     if options in model.costs:
         return model.costs[options]
     import torch
@@ -68,11 +71,11 @@ def try_one_window(model: LoadedModel, options: SampleOptions) -> Cost:
     mixture = 0.1 * torch.randn(1, separator.window, generator=torch.Generator().manual_seed(0))
     with Memory(model.device) as memory:
         clock = time.perf_counter()
-        found = separator.separate(mixture, ["a sound"], options)
+        found = separator.separate(mixture, [text], options)
         seconds = time.perf_counter() - clock
     if seconds < 5:  # the first call also pays for what is set up once
         clock = time.perf_counter()
-        separator.separate(mixture, ["a sound"], options)
+        separator.separate(mixture, [text], options)
         seconds = time.perf_counter() - clock
     model.costs[options] = Cost(
         seconds, max(1, memory.peak - memory.before), memory.before, found.nfe, options.candidates

@@ -52,7 +52,8 @@ def find_model(name: Path | str) -> Path:
         return folder
     known = ", ".join(list_models()) or "none"
     if text.count("/") != 1 or text.startswith(("/", ".", "~")):
-        raise ModelError(f"unknown model {text!r}; give one of {known}, a model folder or a hub id such as owner/name")
+        others = "a model folder or a hub id such as owner/name"
+        raise ModelError(f"unknown model {text!r}; give one of {known}, {others}{how_to_get(text)}")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -63,6 +64,14 @@ def find_model(name: Path | str) -> Path:
             f"unknown model {text!r}: not shipped ({known}), no such folder, and not to be had from the hub "
             f"({type(error).__name__}); check the name and the connection"
         ) from error
+
+
+def how_to_get(name: str) -> str:
+    """For an error: what a separator that is listed but not here needs; nothing for other names."""
+    from flowsep.models import PUBLISHED, TRAINABLE
+
+    needs = {entry.name: entry.needs for entry in (*PUBLISHED, *TRAINABLE)}
+    return f". {name} is not bundled; it needs: {needs[name]}" if name in needs else ""
 
 
 def pick_device(device: str) -> torch.device:

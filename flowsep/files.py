@@ -25,6 +25,7 @@ from flowsep.longform import separate_stream
 from flowsep.naming import FileJob, QueryFiles
 from flowsep.outputs import OutputFile, finish_together
 from flowsep.protocol import SampleOptions, TextSeparator
+from flowsep.references import described, of_texts
 from flowsep.remixing import ratio_db
 from flowsep.requests import separate_request
 from flowsep.settings import FileSettings
@@ -167,6 +168,7 @@ class QueryOutputs:
             "schema_version": SCHEMA_VERSION,
             "input": shared["input"],
             "query": query.text,
+            **described(of_texts(job.references, [query.text])),
             "outputs": [file.describe() for file in self.files],
             "plot": str(query.plot) if query.plot is not None else None,
             "video": str(query.video) if query.video is not None else None,

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from flowsep.checkpoint import SHIPPED, find_model, list_models, read_json
 from flowsep.errors import ModelError
+from flowsep.references import AUDIO
 
-QUERY_PARTS = ("text_encoder", "text_projection")  # of a model folder; counted apart
+QUERY_PARTS = ("text_encoder", "text_projection", AUDIO)  # of a model folder; counted apart
 CARD_LICENCE = "Apache-2.0, see its card"
 UNSTATED = "none stated in its repository"
 
@@ -60,7 +61,7 @@ PUBLISHED = (
         25_747_781,
         32000,
         "Apache-2.0",
-        "RSNuts/Universal_Source_Separation: flowsep convert uss --labels class_labels_indices.csv",
+        "RSNuts/Universal_Source_Separation: flowsep convert uss; --labels class_labels_indices.csv to name classes",
     ),
     ModelEntry(
         "lassnet",
@@ -72,6 +73,14 @@ PUBLISHED = (
     ),
 )
 TRAINABLE = (
+    ModelEntry(
+        "small-diffusion",
+        "DiffusionSep, small",
+        9_075_745,
+        16000,
+        "Apache-2.0",
+        "flowsep train diffusion small-diffusion --from small --data CLIPS --run RUN",
+    ),
     ModelEntry(
         "small-audiosep",
         "ResUNet30, small",

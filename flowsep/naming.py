@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from flowsep.atomic import refuse_existing, refuse_unwritable
 from flowsep.encodings import output_format
 from flowsep.errors import InputError, UsageError
+from flowsep.references import References
 
 NAME_BYTES = 255  # of UTF-8 in a file name: what common file systems allow
 SLUG_BYTES = 80  # of them for the query
@@ -56,6 +57,7 @@ class FileJob:
     queries: tuple[QueryFiles, ...]
     format: str = "wav"
     company: tuple[str, ...] = ()  # all texts of the call where only some are written; empty: those of the queries
+    references: References = field(default_factory=dict)  # clips that texts of the call stand for
 
     @property
     def texts(self) -> list[str]:
@@ -85,6 +87,7 @@ class MixJob:
     video: Path | None = None
     instruction: dict[str, Any] | None = None  # of edit, as JSON has it: the sentence and what was understood
     parts: tuple[Path, ...] = ()  # one per gain, as it was in the recording, and the rest last; or none at all
+    references: References = field(default_factory=dict)  # clips that texts among the gains stand for
 
     @property
     def texts(self) -> list[str]:
@@ -115,6 +118,10 @@ class Job(Protocol):
     @property
     def texts(self) -> list[str]:
         """The queries."""
+
+    @property
+    def references(self) -> References:
+        """Clips that queries stand for."""
 
     @property
     def sidecars(self) -> list[Path]:

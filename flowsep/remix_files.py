@@ -22,6 +22,7 @@ from flowsep.files import (
 )
 from flowsep.naming import MixJob
 from flowsep.outputs import OutputFile, finish_together
+from flowsep.references import described
 from flowsep.remixing import RemixBlock, RemixStream, remix_stream
 from flowsep.requests import finite, mix_request
 from flowsep.settings import FileSettings
@@ -123,6 +124,7 @@ def describe_remix(stream: RemixStream, job: MixJob, verb: str, outputs: MixOutp
     """What was done, by its verb and as it was understood, and the files that it was written to."""
     return {
         verb: describe_gains(stream, job.gains),
+        **described(job.references),
         **({"instruction": job.instruction} if job.instruction is not None else {}),
         "outputs": outputs.describe(),
         "video": str(job.video) if job.video is not None else None,

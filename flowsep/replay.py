@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from flowsep.errors import InputError, ModelError
 from flowsep.gains import MUTE
 from flowsep.naming import FileJob, MixJob, QueryFiles
+from flowsep.references import References, read_references
 from flowsep.settings import FileSettings
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class Replay:
     document: dict[str, Any]
     settings: FileSettings
     source: Path
+    references: References
 
     @property
     def request(self) -> dict[str, Any]:
@@ -55,10 +57,11 @@ def read_replay(path: Path) -> Replay:
         settings = replace(FileSettings.from_json(request["settings"]), **kept)
         source, content, names = Path(input["path"]), input["sha256"], document["outputs"][0]["path"]
         texts = {"separate": "texts", "remix": "gains", "remove": "gains", "edit": "gains"}[request["verb"]]
+        assert all(clip["path"] and clip["sha256"] for some in request.get("references", {}).values() for clip in some)
         assert request[texts] and names and document["model"]["id"] and params["device"] and params["threads"]
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}; give a sidecar of flowsep") from error
-    except (ValueError, KeyError, TypeError, IndexError, AssertionError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, AssertionError) as error:
         raise InputError(f"{path} is no sidecar that can be replayed; give the JSON file beside an output") from error
     settings.check(request["format"])
     source = source if source.is_file() else path.parent / source.name
@@ -66,7 +69,7 @@ def read_replay(path: Path) -> Replay:
         raise InputError(f"the input {input['path']} is not there, nor beside {path}; put it back")
     if sha256(source) != content:
         raise InputError(f"{source} is no longer the input that {path} was made from: its content differs")
-    return Replay(path, document, settings, source)
+    return Replay(path, document, settings, source, read_references(request, path.parent))
 
 
 def check_model(replay: Replay, loaded: LoadedModel) -> None:
@@ -102,6 +105,10 @@ def run_replay(
     threads = torch.get_num_threads()
     torch.set_num_threads(int(replay.params["threads"]))
     try:
+        if replay.references:
+            from flowsep.masks.listening import read_clips, remember_clips
+
+            remember_clips(loaded.separator, loaded.id, read_clips(replay.references))
         document = made_again(replay, loaded, recording, folder, overwrite, progress)
     finally:
         torch.set_num_threads(threads)
@@ -130,7 +137,7 @@ def made_again(
 
         query = QueryFiles(request["text"], named["target"], named.get("residual"), sidecar=sidecar, **extra)
         company = tuple(request["texts"])
-        job = FileJob(replay.source, folder, (query,), request["format"], company)
+        job = FileJob(replay.source, folder, (query,), request["format"], company, replay.references)
         return separate_file(loaded, job, recording, replay.settings, overwrite, progress)[0]
     from flowsep.remix_files import remix_file
 
@@ -140,4 +147,5 @@ def made_again(
     roles = ((output["role"], folder / Path(output["path"]).name) for output in document["outputs"])
     parts = tuple(path for role, path in roles if role in ("part", "rest"))
     job = MixJob(replay.source, folder, gains, *paths, instruction=request.get("instruction"), parts=parts)
+    job = replace(job, references=replay.references)
     return remix_file(loaded, job, recording, request["verb"], rest, replay.settings, overwrite, progress)

@@ -10,6 +10,7 @@ from typing import Any
 
 from flowsep.gains import MUTE
 from flowsep.naming import FileJob, Job, MixJob, QueryFiles
+from flowsep.references import described
 from flowsep.settings import FileSettings
 
 SCHEDULE = ("rows",)  # settings that decide how fast and how exactly rounded, not what comes out
@@ -18,13 +19,15 @@ SCHEDULE = ("rows",)  # settings that decide how fast and how exactly rounded, n
 def separate_request(job: FileJob, query: QueryFiles, settings: FileSettings) -> dict[str, Any]:
     """For one query; `texts` are all that went through the model in one call."""
     kinds = {name: getattr(query, name) is not None for name in ("residual", "plot", "video")}
-    return plain({"verb": "separate", "text": query.text, "texts": job.texts, **kinds}, job.format, settings)
+    about = {"verb": "separate", "text": query.text, "texts": job.texts, **kinds, **described(job.references)}
+    return plain(about, job.format, settings)
 
 
 def mix_request(job: MixJob, verb: str, rest: float, settings: FileSettings) -> dict[str, Any]:
     """For a remix, a removal or an edit; a gain of null mutes."""
     gains = {text: finite(gain) for text, gain in job.gains.items()}
     about = {"verb": verb, "gains": gains, "rest": finite(rest), "video": job.video is not None}
+    about |= described(job.references)
     if job.instruction is not None:
         about["instruction"] = job.instruction
     if job.parts:
@@ -84,4 +87,8 @@ def same_request(one: Any, other: dict[str, Any]) -> bool:
 
 def _essence(found: dict[str, Any]) -> dict[str, Any]:
     settings = {key: value for key, value in found.get("settings", {}).items() if key not in SCHEDULE}
-    return {**{key: value for key, value in found.items() if key != "texts"}, "settings": settings}
+    asked = [found["text"]] if "text" in found else found.get("gains", ())
+    clips = {text: found["references"][text] for text in asked if text in found.get("references", ())}
+    hashes = {text: [clip["sha256"] for clip in some] for text, some in clips.items()}  # wherever the clips lie
+    rest = {key: value for key, value in found.items() if key not in ("texts", "references")}
+    return {**rest, "settings": settings, "references": hashes}

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from flowsep.longform import LongSeparation, separate_audio
+from flowsep.masks.separator import MaskSeparator
 from flowsep.plot import plot_separation
 from flowsep.protocol import SampleOptions, TextSeparator
 
@@ -26,14 +27,14 @@ def explore(
     """The separation of audio (C, T) at `sample_rate` Hz by one query, as the last value of a notebook's cell.
 
     It begins with `options` (the model's own if not given). With ipywidgets (extra `notebook`) it has sliders for
-    steps, guidance and seed, and each move separates anew; without, it is a picture with players. Errors as
-    `separate_audio`.
+    steps, guidance and seed, and each move separates anew; without, and for a mask separator, which has none of these,
+    it is a picture with players. Errors as `separate_audio`.
     """
     return Explorer(separator, audio, sample_rate, text, options or SampleOptions())
 
 
 class Explorer:
-    """The present separation (`found`, under `options`), and its widgets (`box`, None without ipywidgets)."""
+    """The present separation (`found`, under `options`), and its widgets (`box`, None where there are no sliders)."""
 
     def __init__(
         self, separator: TextSeparator, audio: Tensor, sample_rate: int, text: str, options: SampleOptions
@@ -62,11 +63,13 @@ class Explorer:
         return {name: as_flac(part, self.sample_rate) for name, part in parts.items()}
 
     def build_widgets(self) -> tuple[Any, dict[str, Any]]:
-        """The box to show and its sliders by name; (None, {}) without ipywidgets."""
+        """The box to show and its sliders by name; (None, {}) without ipywidgets and for mask separators."""
         try:
             import ipywidgets
         except ImportError:
             return None, {}
+        if isinstance(self.separator, MaskSeparator):
+            return None, {}  # it has no settings to move
         calm = {"continuous_update": False}  # only when the hand lets go
         given = self.options
         sliders = {

@@ -245,7 +245,9 @@ def test_an_empty_folder_and_a_file_without_query_are_refused(tmp_path, mixture,
     (tmp_path / "empty").mkdir()
     assert failure(capfd, ["separate", tmp_path / "empty", "--text", "a"])[0] == 3
     assert failure(capfd, ["separate", mixture]) == (
-        2, f"flowsep: error: nothing is asked of {mixture}; give --text, or a manifest that says it in each row"
+        2,
+        f"flowsep: error: nothing is asked of {mixture}; give --text or --reference, or a manifest that says it in "
+        "each row",
     )  # fmt: skip
     assert failure(capfd, ["separate", "--text", "a"])[0] == 2
 

@@ -17,6 +17,7 @@ from flowsep.benchmark.report import compare_lines, latency_lines, ratio_interva
 from flowsep.benchmark.timing import Timing, count_gbyte, count_gflop, measure, peak_memory, quantile, reset_peak
 from flowsep.errors import InputError, UsageError
 from tests.tiny import MIXTURE, PAPER, tiny_separator
+from tests.tiny_masks import tiny_masker
 
 CPU = torch.device("cpu")
 QUICK = Workload(seconds=0.64, steps=3, repeats=2)  # PAPER pads it to its window
@@ -178,6 +179,18 @@ def test_every_clip_of_every_run_is_a_query_that_was_not_met_before(monkeypatch)
     runs = [text for text in seen if " of item " in text]
     assert len(runs) == len(set(runs)) == 2 + 2
     assert "vocoder" not in [row["name"] for row in rows]
+
+
+@pytest.mark.parametrize("kind", ["clap", "t5", "clips"])
+def test_a_mask_separator_is_timed_by_query_encoder_and_network(kind):
+    """USS by example has no encoder of words, and is asked with vectors as long as those of its clips."""
+    separator = tiny_masker(kind)
+    report = benchmark_latency(separator, "tiny", Workload(repeats=2))
+    rows = {row["name"]: row for row in report["rows"]}
+    assert list(rows) == [*(["text"] if kind != "clips" else []), "mask network", "end to end"]
+    assert rows["mask network"]["gflop"] > 0 and report["settings"]["nfe"] == 1
+    assert rows["end to end"]["gflop"] == pytest.approx(sum(row["gflop"] for row in report["rows"][:-1]))
+    assert "| mask network |" in "\n".join(latency_lines(json.loads(json.dumps(report))))
 
 
 def test_audio_longer_than_the_window_is_refused():

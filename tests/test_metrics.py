@@ -20,6 +20,7 @@ from flowsep.evaluation.semantic import (
     for_encoder,
     frechet_distance,
     frechet_score,
+    inception_score,
     kl_divergence,
     retrieval_recall,
     state_similarity,
@@ -194,6 +195,11 @@ def test_kl_equals_the_public_script_and_is_zero_for_equal_logits(arrays, activa
     assert kl_divergence(*two).item() == pytest.approx(expected, abs=1e-5)
     with pytest.raises(UsageError, match="softmax or sigmoid"):
         kl_divergence(*two, "tanh")
+
+
+def test_the_inception_score_equals_the_public_script(arrays):
+    found = inception_score(arrays["logits_est"])
+    assert found == pytest.approx((GOLDEN["inception_score_mean"], GOLDEN["inception_score_std"]), **RELATIVE)
 
 
 def test_retrieval_recall_counts_captions_whose_clip_is_near():

@@ -91,6 +91,14 @@ def test_without_ipywidgets_a_picture_with_players_stands_still(audio, monkeypat
     assert "<script" not in bundle["text/html"]
 
 
+def test_a_mask_separator_has_nothing_to_move(audio):
+    from tests.tiny_masks import tiny_masker
+
+    explorer = explore(tiny_masker("t5"), audio, RATE, "a dog")
+    assert explorer.sliders == {} and set(explorer._repr_mimebundle_()) == {"text/html", "text/plain"}
+    assert explorer.found.nfe == 1
+
+
 def test_a_real_model_begins_with_its_own_settings(audio):
     from tests.tiny import tiny_separator
 

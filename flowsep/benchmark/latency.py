@@ -13,11 +13,14 @@ from torch.utils._pytree import tree_leaves
 
 from flowsep.benchmark.ceilings import measure_ceilings
 from flowsep.benchmark.machine import describe_machine, device_name
+from flowsep.benchmark.mask_stages import NETWORK as MASK_NETWORK
+from flowsep.benchmark.mask_stages import TEXT, acquaint, encoder_of, read
 from flowsep.benchmark.models import compile_parts
 from flowsep.benchmark.report import SCHEMA_VERSION
 from flowsep.benchmark.timing import Timing, count_gbyte, count_gflop, measure, peak_memory, reset_peak, synchronise
 from flowsep.errors import UsageError
 from flowsep.heard import Heard
+from flowsep.masks.separator import MaskSeparator
 from flowsep.protocol import SampleOptions
 from flowsep.separator import LatentSeparator
 from flowsep.unet import call_unet
@@ -26,6 +29,7 @@ from vocoder.mel import stft
 
 WARMUP = 2  # calls that do not count
 NETWORK, SAMPLER, TOTAL = "UNet, one call", "sampler", "end to end"
+Separator = LatentSeparator | MaskSeparator
 Note = Callable[[str], None]
 Row = dict[str, Any]
 
@@ -70,7 +74,11 @@ class Whole:
 
 @torch.inference_mode()
 def benchmark_latency(
-    separator: LatentSeparator, name: str, work: Workload, load_seconds: float | None = None, note: Note = silent
+    separator: Separator,
+    name: str,
+    work: Workload,
+    load_seconds: float | None = None,
+    note: Note = silent,
 ) -> dict[str, Any]:
     """The report: a row per stage, the sampler and the whole run; ceilings, memory, throughput and the machine.
 
@@ -86,7 +94,9 @@ def benchmark_latency(
     stages = stages_of(separator, mixture, options)
     note("operations and bytes")
     counts = [count(stage) for stage in stages]  # of the eager path: compiled kernels cannot be counted
-    if work.compile is not None:
+    if work.compile is not None and isinstance(separator, MaskSeparator):
+        separator.network.compile(mode=work.compile, dynamic=False)
+    elif work.compile is not None:
         compile_parts(separator, work.compile)
     note(TOTAL)
     whole = run_whole(separator, mixture, options, work.repeats)
@@ -100,8 +110,10 @@ def benchmark_latency(
     for stage, counted, timing in zip(stages, counts, timings, strict=True):
         calls = whole.nfe if stage.calls is None else stage.calls
         rows.append(finished(stage.name, calls, timing, counted, ceilings))
-    rows.append(summed(SAMPLER, whole.laps["sampler"], [row for row in rows if row["name"] == NETWORK], ceilings))
-    rows.append(summed(TOTAL, whole.total, rows[:-1], ceilings))
+    parts = list(rows)
+    if SAMPLER in whole.laps:  # a mask separator has none
+        rows.append(summed(SAMPLER, whole.laps[SAMPLER], [row for row in parts if row["name"] == NETWORK], ceilings))
+    rows.append(summed(TOTAL, whole.total, parts, ceilings))
     seconds = mixture.shape[-1] / separator.sample_rate
     return {
         "schema_version": SCHEMA_VERSION,
@@ -119,7 +131,7 @@ def benchmark_latency(
     }
 
 
-def prepare(separator: LatentSeparator, work: Workload) -> tuple[Tensor, SampleOptions]:
+def prepare(separator: Separator, work: Workload) -> tuple[Tensor, SampleOptions]:
     """Random mixtures (B, T) and the options as resolved. UsageError for a length over the window."""
     longest = separator.window / separator.sample_rate
     if work.seconds is not None and work.seconds > longest:
@@ -129,7 +141,7 @@ def prepare(separator: LatentSeparator, work: Workload) -> tuple[Tensor, SampleO
     return mixture, separator.resolve(SampleOptions(steps=work.steps, render=work.render))
 
 
-def describe_settings(separator: LatentSeparator, name: str, work: Workload, options: SampleOptions) -> dict[str, Any]:
+def describe_settings(separator: Separator, name: str, work: Workload, options: SampleOptions) -> dict[str, Any]:
     """What was run and on what, as far as the separator and the workload know it."""
     return {
         "model": name,
@@ -149,7 +161,11 @@ def describe_settings(separator: LatentSeparator, name: str, work: Workload, opt
 
 @torch.inference_mode()
 def run_whole(
-    separator: LatentSeparator, mixture: Tensor, options: SampleOptions, repeats: int, warmup: int = WARMUP
+    separator: Separator,
+    mixture: Tensor,
+    options: SampleOptions,
+    repeats: int,
+    warmup: int = WARMUP,
 ) -> Whole:
     """Separate mixture (B, T) again and again. Every clip of every run has a query that the text encoder never met."""
     device = separator.device
@@ -159,6 +175,7 @@ def run_whole(
         if run == warmup:
             reset_peak(device)
         texts = [f"sound number {run} of item {item}" for item in range(len(mixture))]
+        acquaint(separator, texts)
         synchronise(device)
         started = time.perf_counter()
         found = separator.separate(mixture, texts, options)
@@ -170,8 +187,10 @@ def run_whole(
     return Whole(Timing(tuple(seconds[warmup:])), timings, found.nfe, seconds[0], peak_memory(device))
 
 
-def stages_of(separator: LatentSeparator, mixture: Tensor, options: SampleOptions) -> list[Stage]:
+def stages_of(separator: Separator, mixture: Tensor, options: SampleOptions) -> list[Stage]:
     """The stages of separating mixture (B, T), on the inputs that they get in a run."""
+    if isinstance(separator, MaskSeparator):
+        return mask_stages(separator, mixture)
     device, dtype, batch = separator.device, separator.dtype, len(mixture)
     mel = separator.log_mel(stft(separator.pad(mixture), separator.mel))
     source = separator.codec.encode(mel.to(dtype)).float()
@@ -211,6 +230,16 @@ def stages_of(separator: LatentSeparator, mixture: Tensor, options: SampleOption
         used = int(options.render == "vocoder")
         stages.append(Stage("vocoder", lambda: vocoder.audio(mel.to(dtype), length), used, vocoder, (mel,)))
     return stages
+
+
+def mask_stages(separator: MaskSeparator, mixture: Tensor) -> list[Stage]:
+    """Query encoder, where there is one, and network of a mask separator."""
+    queries = [f"sound number {item}" for item in range(len(mixture))]
+    acquaint(separator, queries)
+    conditions, encoder = separator.conditions(queries), encoder_of(separator)
+    reading = [] if encoder is None else [Stage(TEXT, lambda: read(separator, queries), module=encoder)]
+    network = separator.network
+    return [*reading, Stage(MASK_NETWORK, lambda: network(mixture, conditions), 1, network, (mixture, conditions))]
 
 
 def count(stage: Stage) -> dict[str, float]:

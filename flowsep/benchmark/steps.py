@@ -128,7 +128,7 @@ def examine_models(study: Study) -> list[Entry]:
         loaded = load_model(name, study.device)
         separator = loaded.separator
         if not isinstance(separator, LatentSeparator):
-            raise UsageError(f"the model {name} takes no steps; leave it out of --models")
+            raise UsageError(f"the model {name} takes no steps; flowsep evaluate --model a,b compares it with others")
         if separator.sample_rate != SAMPLE_RATE:
             raise InputError(
                 f"recipes are mixed at {SAMPLE_RATE} Hz, the model {name} works at {separator.sample_rate}"

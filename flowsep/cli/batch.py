@@ -19,6 +19,7 @@ from flowsep.atomic import recover
 from flowsep.cli.options import Files, Running
 from flowsep.errors import PartialFailure
 from flowsep.naming import Job, refuse_outputs
+from flowsep.references import References
 from flowsep.requests import done_before
 from flowsep.settings import FileSettings
 
@@ -52,6 +53,7 @@ class Batch:
     files: Files
     running: Running
     verbose: bool = False
+    references: References = field(default_factory=dict)
     loaded: LoadedModel | None = None
     lock: threading.RLock = field(default_factory=threading.RLock)
     stopped: threading.Event = field(default_factory=threading.Event)
@@ -137,9 +139,9 @@ class Batch:
     def one(self, job: Job) -> list[Document]:
         """Process one file; returns its documents. What is wrong with the file shows before the model is loaded."""
         recording, facts = self.opened(job)
-        loaded = self.model(job.texts)
+        loaded = self.model(job)
         with self.lock:
-            settings = rows_for(loaded, self.running, self.settings, recording, len(job.texts) * self.files.jobs)
+            settings = rows_for(loaded, self.running, self.settings, recording, job.texts, self.files.jobs)
         with bar(job.source.name, self.running.quiet or self.files.jobs > 1) as progress:
 
             def stoppable(stage: str, done: int, total: int) -> None:
@@ -155,17 +157,18 @@ class Batch:
 
         return open_stretch(open_media(job.source), self.settings)
 
-    def model(self, texts: Sequence[str]) -> LoadedModel:
-        """The model, loaded once; says on stderr what runs where."""
+    def model(self, job: Job) -> LoadedModel:
+        """The model, loaded once, with the references heard; says on stderr what runs where."""
         with self.lock:
             if self.loaded is None:
                 try:
-                    self.loaded = load_aloud(self.running)
+                    loaded = load_with(self.references, self.running, self.files.jobs)
                 except Exception as error:
                     raise ModelNotLoaded(error) from error
+                self.loaded = loaded
                 negative = self.settings.options.negative
-                warn_truncated(self.loaded.separator, [*texts, *([] if negative is None else [negative])])
-                share_threads(self.files.jobs)
+                words = [text for text in job.texts if text not in self.references]
+                warn_truncated(loaded.separator, [*words, *([] if negative is None else [negative])])
             return self.loaded
 
     def tell(self, outcome: Outcome) -> None:
@@ -192,7 +195,12 @@ def open_stretch(recording: AudioFile, settings: FileSettings) -> tuple[AudioFil
 
 
 def rows_for(
-    loaded: LoadedModel, running: Running, settings: FileSettings, recording: AudioFile, queries: int
+    loaded: LoadedModel,
+    running: Running,
+    settings: FileSettings,
+    recording: AudioFile,
+    texts: Sequence[str],
+    jobs: int = 1,
 ) -> FileSettings:
     """The settings with as many (window, query) pairs at once as --max-memory allows; DeviceError where none fits."""
     if running.max_memory is None:
@@ -200,8 +208,8 @@ def rows_for(
     from flowsep.budget import beside_model, parse_size, try_one_window
 
     window = loaded.separator.window / loaded.separator.sample_rate
-    beside = beside_model(recording.sample_rate, recording.channels, queries, 1, window)
-    cost = try_one_window(loaded, settings.options)
+    beside = beside_model(recording.sample_rate, recording.channels, len(texts) * jobs, 1, window)
+    cost = try_one_window(loaded, settings.options, texts[0])
     return replace(settings, rows=cost.rows_within(parse_size(running.max_memory), beside))
 
 
@@ -227,6 +235,24 @@ def load_aloud(running: Running) -> LoadedModel:
     if not running.quiet:
         where = f"{loaded.device}, {loaded.dtype}"
         print(f"flowsep: model {loaded.id} on {where}, loaded in {loaded.load_seconds:.1f} s", file=sys.stderr)
+    return loaded
+
+
+def load_with(references: References, running: Running, jobs: int = 1) -> LoadedModel:
+    """The model with its threads divided between so many jobs, in which texts stand for their references.
+
+    What is wrong with a clip shows before the model is loaded. Errors as `load_aloud` and `flowsep.masks.listening`.
+    """
+    if not references:
+        loaded = load_aloud(running)
+        share_threads(jobs)
+        return loaded
+    from flowsep.masks.listening import read_clips, remember_clips
+
+    clips = read_clips(references)
+    loaded = load_aloud(running)
+    share_threads(jobs)  # before the clips are heard: `replay` has as many threads
+    remember_clips(loaded.separator, loaded.id, clips)
     return loaded
 
 

@@ -9,6 +9,7 @@ import typer
 
 from flowsep.cli import options as flags
 from flowsep.cli.remix import Parts, run_mixes
+from flowsep.references import parse_references
 
 
 @flags.spread
@@ -27,6 +28,7 @@ def edit(
         str | None,
         typer.Option(metavar="MODEL", help="Have a chat model read it: a folder, or a hub id. [default: rules]"),
     ] = None,
+    reference: flags.Likes = None,
     parts: Parts = False,
 ) -> None:
     """Change recordings as an English sentence says.
@@ -50,4 +52,5 @@ def edit(
     groups = (sampling, stretch, running, files)
     gains, rest = understood.gains(), understood.rest
     document = understood.document() | ({} if llm is None else {"read_by": llm})
-    run_mixes("edit", groups, mix, gains, rest, None, bool(context.obj), document, parts)
+    references = parse_references(reference or [], list(gains))
+    run_mixes("edit", groups, mix, gains, rest, None, bool(context.obj), document, parts, references)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flowsep.cli.options import Sampling, spread
+from flowsep.references import parse_references, refuse_unused
 
 if TYPE_CHECKING:
     from flowsep.separator import LatentSeparator
@@ -39,6 +40,10 @@ class Scoring:
     ] = None
     estimates: Annotated[
         list[str] | None, typer.Option(metavar="[NAME=]DIR", help="Another tool's files, named by id. Repeat it.")
+    ] = None
+    reference: Annotated[
+        list[str] | None,
+        typer.Option("--reference", metavar="TEXT=CLIP", help="What a query means, by example, to models that hear."),
     ] = None
     encoder: Annotated[
         str | None, typer.Option(metavar="clap:FOLDER", help="Also its scores and Frechet distance, under its name.")
@@ -111,8 +116,12 @@ def score_protocol(name: str, mixtures: Mixtures, scoring: Scoring, sampling: Sa
     if scoring.oracle:
         raise UsageError("--oracle is for a recipe without a protocol; here it is --model oracle")
     models = [] if scoring.model is None and scoring.estimates else (scoring.model or "small").split(",")
-    systems = systems_of(models, scoring.estimates or [], checked(sampling, models), scoring.device)
+    options = checked(sampling, models)
     items = read_protocol(name, mixtures)
+    texts = list(dict.fromkeys(item.text for item in items.items))
+    references = parse_references(scoring.reference or [], texts)
+    refuse_unused(references, texts)
+    systems = systems_of(models, scoring.estimates or [], options, scoring.device, references)
     encoder = None if scoring.encoder is None else load_encoder(scoring.encoder)
     results = Results.open(items, systems, scoring.output, encoder, scoring.overwrite)
     failed = score_systems(items, systems, results, scoring.limit, encoder, scoring.quiet)
@@ -180,7 +189,12 @@ def score_recipe(mixtures: Mixtures, scoring: Scoring, sampling: Sampling) -> No
     recipe, data, model, output = mixtures.recipe, mixtures.data, scoring.model or "small", scoring.output
     if recipe is None:
         raise UsageError("nothing to measure on; name a protocol, or give a list of mixtures by --recipe")
-    about = {"estimates": scoring.estimates, "encoder": scoring.encoder, "by": scoring.by}
+    about = {
+        "estimates": scoring.estimates,
+        "reference": scoring.reference,
+        "encoder": scoring.encoder,
+        "by": scoring.by,
+    }
     about |= {"count": mixtures.count, "mix-seed": mixtures.mix_seed, "split": mixtures.split}
     for word, value in about.items():
         if value is not None:

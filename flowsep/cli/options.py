@@ -28,6 +28,12 @@ Mixes = Annotated[
     typer.Argument(metavar="MIX", readable=False, help="Audio files, folders or patterns: wav, flac, mp3, ..."),
 ]
 Texts = Annotated[list[str] | None, typer.Option("--text", help="The sound in words. Repeat it for several sounds.")]
+Likes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--reference", metavar="[TEXT=]CLIP", help="The sound by example (USS, AudioSep); several clips: their mean."
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")]
 
 
@@ -166,10 +172,10 @@ def check_device(device: str) -> None:
         raise UsageError(f"unknown device {device!r}; choose from auto, cpu, cuda, cuda:N, mps")
 
 
-def needed(texts: list[str] | None, option: str = "--text") -> list[str]:
-    """The values of a repeatable option; UsageError where it was not given."""
+def needed(texts: list[str]) -> list[str]:
+    """The queries; UsageError where there are none."""
     if not texts:
-        raise UsageError(f"{option} is missing; describe the sound in words")
+        raise UsageError("--text is missing; describe the sound in words, or give clips of it with --reference")
     return texts
 
 

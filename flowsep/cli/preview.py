@@ -39,9 +39,9 @@ def estimate(batch: Batch, job: Job) -> dict[str, Any]:
     from flowsep.windows import Plan
 
     recording, facts = batch.opened(job)
-    loaded = batch.model(job.texts)
-    settings = rows_for(loaded, batch.running, batch.settings, recording, len(job.texts))
-    cost = try_one_window(loaded, settings.options)
+    loaded = batch.model(job)
+    settings = rows_for(loaded, batch.running, batch.settings, recording, job.texts)
+    cost = try_one_window(loaded, settings.options, job.texts[0])
     separator = loaded.separator
     rate = separator.sample_rate
     plan = Plan.of(separator, max(1, round(facts.frames * rate / recording.sample_rate)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from operator import attrgetter
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import typer
@@ -14,6 +15,7 @@ from flowsep.cli.batch import Batch
 from flowsep.collect import check_video, collect, need_queries
 from flowsep.gains import MUTE, check_gains, gains_in_words, parse_decibels, parse_gains
 from flowsep.naming import MixJob, plan_mixes
+from flowsep.references import References, of_texts, parse_references, refuse_unused
 from flowsep.requests import mix_request
 
 Parts = Annotated[
@@ -34,6 +36,7 @@ def remix(
         typer.Option(metavar="TEXT=DB", help='"dog barking=-12", "speech=+3" or "hum=mute". Repeat it.'),
     ] = None,
     rest: Annotated[str, typer.Option(metavar="DB", help="Gain of all else in dB, or mute.")] = "0",
+    reference: flags.Likes = None,
     parts: Parts = False,
 ) -> None:
     """Turn described sounds up, down or away.
@@ -43,7 +46,9 @@ def remix(
     depth of the input. Paths go to stdout, all else to stderr.
     """
     gains, others = parse_gains(gain or []), parse_decibels(rest, "--rest")
-    run_mixes("remix", (sampling, stretch, running, files), mix, gains, others, None, bool(context.obj), parts=parts)
+    groups = (sampling, stretch, running, files)
+    references = parse_references(reference or [], list(gains))
+    run_mixes("remix", groups, mix, gains, others, None, bool(context.obj), parts=parts, references=references)
 
 
 def run_mixes(
@@ -56,6 +61,7 @@ def run_mixes(
     verbose: bool,
     instruction: dict[str, Any] | None = None,
     parts: bool = False,
+    references: References = MappingProxyType({}),
 ) -> None:
     """Check the flags of the four groups, plan {stem}.{name} for every source, and remix them or remove sounds.
 
@@ -70,13 +76,13 @@ def run_mixes(
         sources = [replace(source, gains=dict.fromkeys(source.texts, MUTE)) for source in sources]
     if verb == "edit":
         sources = [replace(source, gains={}) for source in sources]
-    need_queries(sources, gains, attrgetter("gains"), "--text" if verb == "remove" else "--gain")
+    need_queries(sources, gains, attrgetter("gains"), "--text or --reference" if verb == "remove" else "--gain")
     if files.video:
         check_video(sources, settings.start > 0 or settings.end is not None)
     name_of = name_of or partial(gains_in_words, verb, rest)
-    jobs = [
-        replace(job, instruction=instruction) for job in plan_mixes(sources, gains, name_of, naming, files.video, parts)
-    ]
+    jobs = plan_mixes(sources, gains, name_of, naming, files.video, parts)
+    refuse_unused(references, (text for job in jobs for text in job.texts))
+    jobs = [replace(job, instruction=instruction, references=of_texts(references, job.texts)) for job in jobs]
     for job in jobs:
         check_gains(job.gains, rest)
 
@@ -88,4 +94,4 @@ def run_mixes(
     def requests(job: MixJob) -> list[dict[str, Any]]:
         return [mix_request(job, verb, rest, settings)]
 
-    Batch(work, requests, settings, files, running, verbose=verbose).run(jobs)
+    Batch(work, requests, settings, files, running, verbose, references).run(jobs)

@@ -9,6 +9,7 @@ import typer
 from flowsep.cli import options as flags
 from flowsep.cli.remix import run_mixes
 from flowsep.gains import MUTE, refuse_twice, tidied
+from flowsep.references import all_texts, parse_references
 
 
 @flags.spread
@@ -20,6 +21,7 @@ def remove(
     files: flags.Files,
     mix: flags.Mixes = None,
     text: flags.Texts = None,
+    reference: flags.Likes = None,
 ) -> None:
     """Write recordings without the described sounds.
 
@@ -28,6 +30,8 @@ def remove(
     else to stderr.
     """
     texts = [tidied(one, "--text") for one in text or []]
+    references = parse_references(reference or [], texts)
+    texts = all_texts(texts, references)
     refuse_twice(texts, "--text")
 
     def name_of(wanted: Mapping[str, float]) -> str:
@@ -35,4 +39,4 @@ def remove(
         return " and ".join([f"without {first}", *others])
 
     groups = (sampling, stretch, running, files)
-    run_mixes("remove", groups, mix, dict.fromkeys(texts, MUTE), 0.0, name_of, bool(context.obj))
+    run_mixes("remove", groups, mix, dict.fromkeys(texts, MUTE), 0.0, name_of, bool(context.obj), references=references)

@@ -11,6 +11,7 @@ import typer
 from flowsep.cli import options as flags
 from flowsep.errors import UsageError
 from flowsep.gains import refuse_twice, tidied
+from flowsep.references import all_texts, described, parse_references
 
 SUFFIXES = (".json", ".csv", ".txt")
 
@@ -22,6 +23,7 @@ def segments(
     stretch: flags.Stretch,
     running: flags.Running,
     text: flags.Texts = None,
+    reference: flags.Likes = None,
     share: Annotated[float, typer.Option(min=0, help="Active down to so many dB below the mixture.")] = 10.0,
     range: Annotated[float, typer.Option(min=0, help="And to so many dB below the sound's own loudest moment.")] = 30.0,
     min_duration: Annotated[float, typer.Option(min=0, help="Drop what is shorter, in seconds.")] = 0.1,
@@ -36,24 +38,27 @@ def segments(
 
     JSON goes to stdout; with -o a file is written instead and its path printed. Times are in seconds.
     """
-    texts = [tidied(one, "--text") for one in flags.needed(text)]
+    texts = [tidied(one, "--text") for one in text or []]
+    references = parse_references(reference or [], texts)
+    texts = flags.needed(all_texts(texts, references))
     refuse_twice(texts, "--text")
     running.check()
     settings = flags.file_settings(sampling, stretch, running)
     check_output(output, mix, overwrite)
     from flowsep.absence import refuse_absent
     from flowsep.activity import SegmentRule
-    from flowsep.cli.batch import bar, load_aloud, open_stretch, rows_for, warn_truncated
+    from flowsep.cli.batch import bar, load_with, open_stretch, rows_for, warn_truncated
     from flowsep.media import open_media
     from flowsep.segment_files import describe_segments, formatted, write_segments
 
     rule = SegmentRule(share, range, min_duration, merge_gap)
     recording, facts = open_stretch(open_media(mix), settings)
-    loaded = load_aloud(running)
-    warn_truncated(loaded.separator, texts)
-    settings = rows_for(loaded, running, settings, recording, len(texts))
+    loaded = load_with(references, running)
+    warn_truncated(loaded.separator, [text for text in texts if text not in references])
+    settings = rows_for(loaded, running, settings, recording, texts)
     with bar(mix.name, running.quiet) as progress:
         document = describe_segments(loaded, recording, texts, rule, settings, progress, facts)
+    document |= described(references)
     if output is None:
         sys.stdout.write(formatted(document, ".json"))
     else:

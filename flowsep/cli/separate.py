@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from operator import attrgetter
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ from flowsep.cli.batch import Batch
 from flowsep.collect import check_video, collect, need_queries
 from flowsep.gains import tidied
 from flowsep.naming import FileJob, plan_outputs
+from flowsep.references import all_texts, of_texts, parse_references, refuse_unused
 from flowsep.requests import separate_request
 
 
@@ -24,6 +26,7 @@ def separate(
     files: flags.Files,
     mix: flags.Mixes = None,
     text: flags.Texts = None,
+    reference: flags.Likes = None,
     residual: Annotated[bool, typer.Option("--residual", help="Write what remains, too.")] = False,
     plot: Annotated[bool, typer.Option("--plot", help="Write a PNG of mixture, target and residual.")] = False,
 ) -> None:
@@ -34,14 +37,18 @@ def separate(
     to stderr.
     """
     texts = [tidied(one, "--text") for one in text or []]
+    references = parse_references(reference or [], texts)
+    texts = all_texts(texts, references)
     running.check()
     settings = flags.file_settings(sampling, stretch, running, files)
     naming = files.naming()
     sources = collect(mix or [], files.recursive, files.manifest)
-    need_queries(sources, texts, attrgetter("texts"), "--text")
+    need_queries(sources, texts, attrgetter("texts"), "--text or --reference")
     if files.video:
         check_video(sources, settings.start > 0 or settings.end is not None)
     jobs = plan_outputs(sources, texts, naming, residual, plot, files.video)
+    refuse_unused(references, (text for job in jobs for text in job.texts))
+    jobs = [replace(job, references=of_texts(references, job.texts)) for job in jobs]
 
     def work(*about: Any) -> list[dict[str, Any]]:
         from flowsep.files import separate_file
@@ -51,4 +58,5 @@ def separate(
     def requests(job: FileJob) -> list[dict[str, Any]]:
         return [separate_request(job, query, settings) for query in job.queries]
 
-    Batch(work, requests, settings, files, running, verbose=bool(context.obj)).run(jobs)
+    verbose = bool(context.obj)
+    Batch(work, requests, settings, files, running, verbose, references).run(jobs)

@@ -5,9 +5,12 @@ As in `flowsep.convert.names` the rules go from our names to the official ones.
 
 from __future__ import annotations
 
+import re
+
 SEPARATOR = "ss_model."  # Lightning files of AudioSep, the DCASE baseline and USS
 CLAP = "query_encoder.model."
 CLAP_TEXT = f"{CLAP}text_branch."
+CLAP_AUDIO = f"{CLAP}audio_branch."
 TAGGER = "query_net.base."  # USS's Cnn14
 LASSNET_TEXT = "text_embedder.bert_layer."
 LASSNET_LINEAR = "text_embedder.linear_layer.0."
@@ -16,6 +19,15 @@ REPLICA = "module."  # of torch's DataParallel
 _PARTS = {"norm": "bn1", "up": "conv1", "norm1": "bn1", "norm2": "bn2"}
 _SHIFTS = {"shift": "beta1", "shift1": "beta1", "shift2": "beta2"}
 _LASSNET_PARTS = {**_PARTS, "shift1": "film1.linear", "shift2": "film2.linear", "shift_shortcut": "film_res.linear"}
+_CLAP_AUDIO_PARTS = {  # in this order: the end of one name is another
+    "batch_norm.": "bn0.",
+    "layernorm_before": "norm1",
+    "layernorm_after": "norm2",
+    "attention.self.": "attn.",
+    "attention.output.dense": "attn.proj",
+    "intermediate.dense": "mlp.fc1",
+    "output.dense": "mlp.fc2",
+}
 _RESUNET_ENDS = {"normalise": "bn0", "enter": "pre_conv", "leave": "after_conv"}
 
 
@@ -70,6 +82,34 @@ def clap_text_name(name: str) -> str:
     return CLAP_TEXT + name.removeprefix("text_model.")
 
 
+def clap_audio_name(name: str) -> str:
+    """LAION-CLAP's name, in an AudioSep checkpoint, of a tensor of transformers' ClapAudioModelWithProjection.
+
+    Query, key and value are one tensor there; `flowsep.convert.listeners` cuts it and names the parts.
+    """
+    if name.startswith("audio_projection."):
+        _, layer, leaf = name.split(".")
+        return f"{CLAP}audio_projection.{2 * (int(layer.removeprefix('linear')) - 1)}.{leaf}"
+    name = name.removeprefix("audio_model.audio_encoder.")
+    for ours, theirs in _CLAP_AUDIO_PARTS.items():
+        name = name.replace(ours, theirs)
+    return CLAP_AUDIO + name
+
+
+def cnn14_name(name: str) -> str:
+    """PANNs' name, in a USS checkpoint, of a tensor of our Cnn14: blocks.1.conv1.weight -> conv_block2.conv1.weight."""
+    if name.startswith("blocks."):
+        _, block, rest = name.split(".", 2)
+        return f"{TAGGER}conv_block{int(block) + 1}.{rest}"
+    return TAGGER + name
+
+
+def our_cnn14_name(name: str) -> str:
+    """The inverse of `cnn14_name`."""
+    name = name.removeprefix(TAGGER)
+    return re.sub(r"^conv_block(\d+)", lambda found: f"blocks.{int(found[1]) - 1}", name)
+
+
 def bert_name(name: str) -> str:
     """LASS-Net's name of a tensor of transformers' BertModel."""
     return LASSNET_TEXT + name
@@ -78,8 +118,9 @@ def bert_name(name: str) -> str:
 def is_known(name: str) -> bool:
     """Whether a tensor of a checkpoint is known and not needed.
 
-    Fixed DFT matrices, the decoder's second batch norm and shift (never used, here or upstream), the audio half of CLAP
-    and its temperatures, USS's tagger, pooler and position counters.
+    Fixed DFT matrices, the decoder's second batch norm and shift (never used, here or upstream), heads, filters and
+    temperatures of CLAP and of USS's tagger, pooler and position counters. The audio half of CLAP and the tagger are
+    needed for references only.
     """
     name = name.removeprefix(REPLICA).removeprefix(SEPARATOR)
     if name.startswith(("base.stft.", "base.istft.", TAGGER)):

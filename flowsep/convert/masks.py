@@ -21,6 +21,7 @@ from flowsep.checkpoint import write_json
 from flowsep.convert import mask_names as names
 from flowsep.convert.files import open_checkpoint
 from flowsep.convert.lazy import LazyTensor
+from flowsep.convert.listeners import clap_audio_component, cnn14_component
 from flowsep.convert.official import (
     TEXT_WEIGHTS,
     Component,
@@ -101,14 +102,16 @@ def convert_masker(
     refuse_output(out, overwrite)
     with source_of(checkpoint) as source:
         if system == "uss":
-            network = replace(network, condition_size=condition_size(source, checkpoint))
+            size = condition_size(source, checkpoint)
+            network = replace(network, condition_size=size)
         components = [network_component(source, network)]
         if system == "lassnet":
             encoders, query = bert_components(source, dict(text or {}))
         elif system == "uss":
-            encoders, query = [], uss_query(network.condition_size, labels)
+            encoders, query = cnn14_component(source, size, report), uss_query(size, labels)
         else:
             encoders, query = clap_components(source, dict(text or {}), report)
+            encoders = [*encoders, *clap_audio_component(source, report)]
         source.extra += [name for name in source.tensors if name not in source.used and not names.is_known(name)]
         source.check(checkpoint)
         components += encoders

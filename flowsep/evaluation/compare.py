@@ -16,7 +16,7 @@ from flowsep.evaluation.oracle import TITLES, oracle_recipe
 from flowsep.evaluation.recipe import SAMPLE_RATE, MixtureRow
 from flowsep.evaluation.run import evaluate_recipe
 from flowsep.evaluation.statistics import paired_difference
-from flowsep.evaluation.systems import MIXTURE, ORACLE, options_for
+from flowsep.evaluation.systems import MIXTURE, ORACLE, options_for, refuse_unread
 from flowsep.protocol import SampleOptions, Separation, TextSeparator
 from vocoder.mel import MelConfig
 
@@ -56,10 +56,13 @@ def evaluate_systems(
 
     A name is a model (as for `load_separator`), "mixture" (`Untouched`) or "oracle" (the 64-band mask made with the
     true target and interferer). Options of a sampler go to those that sample, mask separators get the seed alone.
-    UsageError for a system that is named twice.
+    UsageError for a system that is named twice, and for one that does not know the queries (USS).
     """
     if len(set(names)) < len(names):
         raise UsageError(f"a model is named twice in {','.join(names)}; name each once")
+    for name in names:  # before minutes are spent on the others
+        if name not in (ORACLE, MIXTURE):
+            refuse_unread(name, [row.query for row in rows])
     reports = {}
     for name in names:
         if name == ORACLE:

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import torch
@@ -16,8 +17,10 @@ from flowsep.audio import AudioWarning, open_audio, read_audio, resample
 from flowsep.data.manifest import AUDIO_SUFFIXES
 from flowsep.errors import InputError, UsageError
 from flowsep.evaluation.protocols.item import Item, Waves, to_tensor
+from flowsep.gains import shown
 from flowsep.masks.separator import MaskSeparator
 from flowsep.protocol import SampleOptions, TextSeparator
+from flowsep.references import AUDIO, BY_EXAMPLE, OPTION, References
 from flowsep.render import apply_mask, band_mask
 from vocoder.mel import MelConfig, log_mel
 
@@ -58,6 +61,7 @@ class Model:
     name: str
     options: SampleOptions
     device: str = "auto"
+    references: References = field(default_factory=dict)  # clips that texts stand for, of a model that hears
     separator: TextSeparator | None = None
 
     def about(self) -> dict[str, Any]:
@@ -70,17 +74,25 @@ class Model:
         options = {key: value for key, value in asdict(self.options).items() if value != getattr(SampleOptions(), key)}
         if "guidance_interval" in options:
             options["guidance_interval"] = list(options["guidance_interval"])
-        return {"kind": "model", "hash": weights_hash(folder), "configuration": configuration, "options": options}
+        about = {"kind": "model", "hash": weights_hash(folder), "configuration": configuration, "options": options}
+        clips = {text: [clip.sha256 for clip in some] for text, some in self.references.items()}
+        return {**about, "references": clips} if clips else about
 
     def check(self, items: Sequence[Item]) -> None:
-        """Nothing can be foreseen."""
+        """UsageError where the model cannot be asked for an item."""
+        refuse_unread(self.name, [item.text for item in items if item.text not in self.references])
 
     def answer(self, item: Item, waves: Waves, sample_rate: int) -> Answer:
         """The mixture separated like any mono recording: whole if it fits the model's window, otherwise joined."""
         from flowsep.longform import separate_audio
 
         if self.separator is None:
-            self.separator = checkpoint.load_separator(self.name, self.device)
+            separator = checkpoint.load_separator(self.name, self.device)
+            if self.references:
+                from flowsep.masks.listening import read_clips, remember_clips
+
+                remember_clips(separator, self.name, read_clips(self.references))
+            self.separator = separator
         options = options_for(self.separator, self.options)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", AudioWarning)  # of silence, which is not scored anyway
@@ -182,17 +194,46 @@ class Estimates:
         return Answer(samples)
 
 
+def refuse_unread(name: str, texts: Sequence[str]) -> None:
+    """UsageError for queries that a USS does not know, which reads class names or no words at all; loads nothing."""
+    index = checkpoint.find_model(name) / "model_index.json"
+    query = checkpoint.read_json(index).get("_query", {}) if index.is_file() else {}
+    if query.get("kind") not in ("classes", "clips"):
+        return
+    known = {label.casefold() for label in query.get("labels", ())}
+    strange = [text for text in dict.fromkeys(texts) if text.strip().casefold() not in known]
+    if strange:
+        words = f"{name} knows AudioSet's class names" if known else f"{name} knows no words"
+        example = f'a protocol takes clips of it: {OPTION} "{strange[0]}=CLIP"'
+        raise UsageError(f"{words}, and not {len(strange)} of the queries, the first {shown(strange[0])}; {example}")
+
+
+def hears(name: str) -> bool:
+    """Whether a model has an audio encoder for references, without loading it."""
+    return (checkpoint.find_model(name) / AUDIO).is_dir()
+
+
 def systems_of(
-    models: Sequence[str], estimates: Sequence[str], options: SampleOptions, device: str = "auto"
+    models: Sequence[str],
+    estimates: Sequence[str],
+    options: SampleOptions,
+    device: str = "auto",
+    references: References = MappingProxyType({}),
 ) -> list[System]:
     """Systems by their words: models, "mixture" or "oracle", and folders of estimates as DIR or NAME=DIR.
 
-    UsageError for a name that is there twice, or none at all.
+    References go to the models that hear, the others read the words. UsageError for a name that is there twice, or none
+    at all, and for references that no model hears.
     """
+    hearing = [name for name in models if references and name not in (MIXTURE, ORACLE) and hears(name)]
+    if references and not hearing:
+        raise UsageError(
+            f"{' and '.join(models) or 'a folder'} cannot be asked by example; {OPTION} needs {BY_EXAMPLE}"
+        )
     systems: list[System] = []
     for name in models:
         special = {MIXTURE: Untouched, ORACLE: Oracle}.get(name)
-        systems.append(special() if special else Model(name, options, device))
+        systems.append(special() if special else Model(name, options, device, references if name in hearing else {}))
     for words in estimates:
         name, equals, folder = words.partition("=")
         if not equals or Path(words).is_dir():

@@ -1,8 +1,8 @@
 """Queries by example (USS): a sound is described by the mean embedding of clips of it.
 
-The embedder is the caller's: any function of waveforms (B, T) at a stated rate that gives (B, D). USS's own is the
-PANNs network Cnn14, whose weights cannot be bundled; AudioSep's conditions are CLAP's, whose audio branch shares their
-space (`flowsep.evaluation.encoders.ClapEncoder.audio`).
+The embedder is any function of waveforms (B, T) at a stated rate that gives (B, D). USS's own is the PANNs network
+Cnn14; AudioSep's conditions are CLAP's, whose audio branch shares their space. `flowsep.masks.listening` takes either
+from the model's folder.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ Embedder = Callable[[Tensor], Tensor]  # (B, T) float32 at the embedder's rate -
 
 FRAME = 0.1  # seconds
 QUIET = 0.02  # peak, of full scale: a frame that does not pass it is dropped
+AT_ONCE = 8  # segments through the embedder: bounds the memory
 
 
 def without_silence(clip: Tensor, sample_rate: int) -> Tensor:
@@ -30,11 +31,14 @@ def without_silence(clip: Tensor, sample_rate: int) -> Tensor:
 
 
 def segments(clip: Tensor, length: int) -> Tensor:
-    """clip (T,) -> (K, length): pieces side by side; a last one shorter than half is dropped unless it is the only."""
-    count = max(1, round(len(clip) / length))
-    return torch.nn.functional.pad(clip, (0, max(0, count * length - len(clip))))[: count * length].unflatten(
-        0, (count, length)
-    )
+    """clip (T,) -> (K, length): pieces side by side; a last one of at most half is dropped unless it is the only.
+
+    What is short is repeated until it fills its piece, as USS and CLAP do.
+    """
+    pieces = list(clip.split(length))
+    if len(pieces) > 1 and len(pieces[-1]) <= length / 2:
+        pieces.pop()
+    return torch.stack([piece.repeat(-(-length // len(piece)))[:length] for piece in pieces])
 
 
 def mean_embedding(
@@ -44,18 +48,19 @@ def mean_embedding(
     seconds: float = 2.0,
     unit: bool = False,
 ) -> Tensor:
-    """Condition (D,) of the sound in clips [(samples (C, T), rate in Hz)]: the mean over segments of all of them.
+    """Condition (D,) of the sound in clips [(samples (C, T), rate in Hz)]: the mean over clips of means over segments.
 
     Each clip is down-mixed, brought to `sample_rate` (the embedder's), freed of silence and cut into segments of
-    `seconds`, two as in USS's training. Every segment counts the same. `unit` scales the mean to length one, which is
-    what models conditioned on CLAP know. InputError where there is no sound at all.
+    `seconds`, two as in USS's training. As in USS every clip counts the same, however long. `unit` scales the mean to
+    length one, which is what models conditioned on CLAP know. InputError where there is no sound at all.
     """
-    pieces = []
+    means = []
     for samples, rate in clips:
         clip = resample(downmix(samples)[None], rate, sample_rate)[0]
         if clip.any():
-            pieces.append(segments(without_silence(clip, sample_rate), round(seconds * sample_rate)))
-    if not pieces:
+            pieces = segments(without_silence(clip, sample_rate), round(seconds * sample_rate))
+            means.append(torch.cat([embedder(some) for some in pieces.split(AT_ONCE)]).mean(0))
+    if not means:
         raise InputError("the example clips hold no sound; give at least one of what to look for")
-    mean = embedder(torch.cat(pieces)).mean(0)
+    mean = torch.stack(means).mean(0)
     return torch.nn.functional.normalize(mean, dim=0) if unit else mean

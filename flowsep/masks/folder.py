@@ -4,10 +4,12 @@ model_index.json                 class MaskSeparator, name, window, origin, and 
 network/                         config.json (class and sizes), model.safetensors
 text_encoder/, tokenizer/        transformers layout; absent where the index names a hub model, or words are not read
 text_projection/model.safetensors    LASS-Net's linear layer on BERT
+audio_encoder/                   what hears references (`flowsep.masks.listening`); absent where the checkpoint had none
 """
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,21 @@ from typing import Any
 import torch
 from torch import nn
 
-from flowsep.checkpoint import load_text, model_folder, read_json, refuse_missing, save_text, write_json
+from flowsep.checkpoint import (
+    load_text,
+    model_folder,
+    no_progress_bar,
+    read_json,
+    refuse_missing,
+    save_text,
+    write_json,
+)
 from flowsep.errors import ModelError
 from flowsep.masks.lassnet import LassNet, LassNetConfig
 from flowsep.masks.query import BertQuery, ClapQuery, ClassQuery, ClipQuery, Query, QueryConfig, T5Query, settings_of
 from flowsep.masks.resunet import ResUNet30, ResUNetConfig
 from flowsep.masks.separator import MaskSeparator, Origin
+from flowsep.references import AUDIO
 from flowsep.text import load_tokenizer
 
 WEIGHTS = "model.safetensors"
@@ -41,6 +52,8 @@ def save_masker(separator: MaskSeparator, folder: Path, training: dict[str, Any]
         elif isinstance(text, ClapQuery | BertQuery):
             text.model.save_pretrained(partial / "text_encoder")
             text.tokenizer.save_pretrained(partial / "tokenizer")
+        if separator.folder is not None and (separator.folder / AUDIO).is_dir():  # read only where clips are heard
+            shutil.copytree(separator.folder / AUDIO, partial / AUDIO)
         if isinstance(text, BertQuery):
             (partial / "text_projection").mkdir()
             save_file(contiguous(text.projection), partial / "text_projection" / WEIGHTS)
@@ -78,6 +91,10 @@ def write_index(
     if query["kind"] in ENCODERS:
         index["text_encoder"] = ["transformers", ENCODERS[query["kind"]]]
         index["tokenizer"] = ["transformers", "PreTrainedTokenizerFast"]
+    if (folder / AUDIO).is_dir():
+        index[AUDIO] = (
+            ["transformers", "ClapAudioModelWithProjection"] if query["kind"] == "clap" else ["flowsep.masks", "Cnn14"]
+        )
     write_json(folder / "model_index.json", index)
 
 
@@ -90,6 +107,7 @@ def load_masker(folder: Path, index: dict[str, Any]) -> MaskSeparator:
         index["_name"],
         Origin(**index["_origin"]),
     )
+    separator.folder = folder
     return separator.eval().requires_grad_(False)
 
 
@@ -161,7 +179,8 @@ def load_encoder(folder: Path, config: QueryConfig) -> nn.Module:
         encoder_class = ClapTextModelWithProjection
     own = (folder / "text_encoder").is_dir()
     place = folder / "text_encoder" if own else config.hub
-    model, found = encoder_class.from_pretrained(place, local_files_only=own, **settings)
+    with no_progress_bar():
+        model, found = encoder_class.from_pretrained(place, local_files_only=own, **settings)
     refuse_missing("text_encoder", found)
     return model
 

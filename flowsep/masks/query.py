@@ -167,7 +167,7 @@ class ClassQuery(nn.Module):
 
 
 class ClipQuery(nn.Module):
-    """USS by example: it knows no words. Conditions come from clips (`flowsep.masks.examples`)."""
+    """USS by example: it knows no words. Conditions come from clips (`flowsep.masks.listening`)."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -181,8 +181,8 @@ class ClipQuery(nn.Module):
     def encode(self, texts: Sequence[str]) -> Tensor:
         """UsageError, always: MaskSeparator.remember gives a description its meaning."""
         raise UsageError(
-            f"this model is asked by example and does not know {texts[0]!r}; in Python, give it clips of the sound: "
-            "separator.remember(text, mean_embedding(clips, embedder, rate))"
+            f"this model is asked by example and does not know {texts[0]!r}; give it clips of the sound with "
+            "--reference CLIP, in Python separator.remember(text, condition)"
         )
 
 

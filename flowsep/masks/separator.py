@@ -70,6 +70,7 @@ class MaskSeparator(nn.Module):
         self.window_seconds, self.name, self.origin = window_seconds, name, origin or Origin()
         self.mel = MelConfig()
         self.defaults = SampleOptions(steps=1, render="mixture")
+        self.folder: Path | None = None  # that it was read from
         self._remembered: dict[str, Tensor] = {}
 
     @classmethod

@@ -14,6 +14,7 @@ import gradio as gr
 
 from flowsep.errors import FlowSepError, InputError
 from flowsep.files import LoadedModel
+from flowsep.masks.separator import MaskSeparator
 from flowsep.protocol import SampleOptions
 from flowsep.web.examples import Example
 from flowsep.web.local import keep_local
@@ -240,7 +241,8 @@ def wishes_column(page: Page) -> Controls:
             )
     for tab, value in ((sounds_tab, SOUNDS), (sentence_tab, SENTENCE)):
         tab.select(None, None, mode, js=f"() => '{value}'")
-    with gr.Accordion("Advanced", open=False, elem_id="advanced"), gr.Row():
+    sampled = not isinstance(page.model.separator, MaskSeparator)  # a mask separator has no steps and no seed
+    with gr.Accordion("Advanced", open=False, elem_id="advanced", visible=sampled), gr.Row():
         usual = page.model.separator.defaults.steps or 1
         steps = gr.Slider(1, max(MOST_STEPS, usual), usual, step=1, label="Steps", info="More take longer.")
         seed = gr.Number(0, label="Seed", precision=0, minimum=0, info="Another seed, another try.")
