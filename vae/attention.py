@@ -1,8 +1,8 @@
 """Self-attention over many places in bfloat16, for inference on a CPU, as two matrix products and a softmax.
 
 torch's fused attention keeps scores in float32: it multiplies bfloat16 no faster than float32. Where there are many
-places, products in bfloat16 with the scores between them in the cache are faster, at the price of scores that are rounded
-to bfloat16, as every other feature is. With float32 the fused attention is the faster one.
+places, products in bfloat16 with the scores between them in the cache are faster, at the price of scores that are
+rounded to bfloat16, as every other feature is. With float32 the fused attention is the faster one.
 """
 
 from __future__ import annotations
@@ -38,12 +38,14 @@ class ByProducts(AttnProcessor2_0):
         states = hidden_states.flatten(2).transpose(1, 2) if hidden_states.ndim == 4 else hidden_states
         if attn.group_norm is not None:
             states = attn.group_norm(states.transpose(1, 2)).transpose(1, 2)
-        queries, keys, values = (split_heads(project(states), attn.heads) for project in (attn.to_q, attn.to_k, attn.to_v))
+        queries, keys, values = (
+            split_heads(project(states), attn.heads) for project in (attn.to_q, attn.to_k, attn.to_v)
+        )
         made = attn.to_out[0](blocked_attention(queries, keys, values))
         if hidden_states.ndim == 4:
             made = made.transpose(1, 2).unflatten(2, hidden_states.shape[2:])
         if attn.residual_connection:
-            made = made + hidden_states
+            made = hidden_states + made  # in this order: the sum lies in memory as its first term
         return made / attn.rescale_output_factor if attn.rescale_output_factor != 1 else made
 
 

@@ -1,8 +1,8 @@
 """Convolutions as the plain matrix products that they are, for inference on a CPU: of 1 x 1, and of few places.
 
-oneDNN puts inputs, weights and results into an order of its own at every call. For a 1 x 1 convolution that takes as long
-as the product, and where there are few places, reading and re-ordering the weights (29 MB for 1280 to 640 channels in
-float32) takes longer. As one product of the weights as they lie, both cost what the product costs.
+oneDNN puts inputs, weights and results into an order of its own at every call. For a 1 x 1 convolution that takes as
+long as the product, and where there are few places, reading and re-ordering the weights (29 MB for 1280 to 640 channels
+in float32) takes longer. As one product of the weights as they lie, both cost what the product costs.
 """
 
 from __future__ import annotations
