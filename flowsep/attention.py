@@ -8,7 +8,8 @@ import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch import Tensor, nn
 
-from vocoder.measures import measures
+from vae.attention import split_heads
+from vocoder.measures import for_inference, measures
 
 KEPT = 2  # texts at once: guidance alternates between the query and what it leads away from
 
@@ -33,8 +34,11 @@ class TextOnce(AttnProcessor2_0):
         if encoder_hidden_states is None or not self.may_keep():
             return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, *others, **named)
         keys, values = self.states(attn, encoder_hidden_states)
-        queries = _heads(attn.to_q(hidden_states), attn.heads)
+        queries = split_heads(attn.to_q(hidden_states), attn.heads)
         if attention_mask is not None:
+            if measures().trimmed and for_inference(hidden_states):
+                length = seen(attention_mask)
+                keys, values, attention_mask = keys[:, :, :length], values[:, :, :length], attention_mask[..., :length]
             attention_mask = attention_mask[:, None]  # the same for every head and every place of the latent
         found = nn.functional.scaled_dot_product_attention(queries, keys, values, attn_mask=attention_mask)
         return attn.to_out[0](found.transpose(1, 2).flatten(2))
@@ -48,13 +52,14 @@ class TextOnce(AttnProcessor2_0):
         for known, keys, values in self.kept:
             if known is text:
                 return keys, values
-        keys, values = (_heads(project(text), attn.heads) for project in (attn.to_k, attn.to_v))
+        keys, values = (split_heads(project(text), attn.heads) for project in (attn.to_k, attn.to_v))
         self.kept = [*self.kept, (text, keys, values)][-KEPT:]
         return keys, values
 
 
-def _heads(x: Tensor, count: int) -> Tensor:
-    return x.unflatten(-1, (count, -1)).transpose(1, 2)  # (B, heads, L, D / heads)
+def seen(mask: Tensor) -> int:
+    """How many tokens it takes to hold all that a mask (B, 1, L) of 0 and large negative numbers lets any item see."""
+    return int((mask.amax((0, 1)) == 0).nonzero().amax()) + 1
 
 
 def keep_text_states(unet: nn.Module) -> None:

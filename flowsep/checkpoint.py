@@ -138,12 +138,14 @@ def load_folder(folder: Path, dtype: torch.dtype) -> LatentSeparator | MaskSepar
     from flowsep.config import SamplingConfig
     from flowsep.diffusion.process import DiffusionConfig
     from flowsep.flow.path import FlowConfig
+    from flowsep.postponed import postpone
     from flowsep.presence import PresenceConfig
     from flowsep.unet import load_unet
     from vae.model import load_codec
     from vocoder.mel import MelConfig
     from vocoder.model import Vocoder
 
+    postpone("scipy.stats")  # diffusers imports it for noise schedules of a kind that no model has
     if index["_class_name"] not in CLASSES:
         raise ModelError(f"{folder} holds a {index['_class_name']}, which this version does not know; update flowsep")
     method = CLASSES[index["_class_name"]]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from vae.products import use_products
 from vae.winograd import use_winograd
 from vocoder.weights import WEIGHTS, load_network
 
@@ -76,9 +77,14 @@ def load_unet(folder: Path, dtype: torch.dtype) -> nn.Module:
 def hasten(unet: nn.Module) -> nn.Module:
     """`unet` itself, with the fast forms of what it computes, which `vocoder.measures` switches; weights stay."""
     from flowsep.attention import keep_text_states
+    from flowsep.gated import keep_gated
+    from vae.attention import block_attention
 
     use_winograd(unet)
+    use_products(unet)
+    keep_gated(unet)
     keep_text_states(unet)
+    block_attention(unet)
     return unet
 
 

@@ -12,7 +12,7 @@ from flowsep.protocol import SampleOptions
 from flowsep.text import TextState
 from flowsep.unet import call_unet
 from tests.tiny import DIFFUSION, MIXTURE, PAPER, tiny_separator
-from vae import winograd
+from vae import attention, products, winograd
 from vae.winograd import WinogradConv2d
 from vocoder.measures import PLAIN, Measures, measures, using
 
@@ -33,6 +33,8 @@ def small_shapes_count(monkeypatch):
     """The fast convolution at the sizes of the tiny models."""
     monkeypatch.setattr(winograd, "LEAST_PIXELS", 1)
     monkeypatch.setattr(winograd, "LEAST_CHANNELS", 1)
+    monkeypatch.setattr(products, "LEAST_WEIGHTS", 1)
+    monkeypatch.setattr(attention, "LEAST_PLACES", 1)
 
 
 def run(separator, mixture, options, chosen):

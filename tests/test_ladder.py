@@ -17,6 +17,8 @@ from flowsep.cli import main
 from tests.tiny import PAPER, tiny_separator
 from vocoder.measures import PLAIN, Measures, measures
 
+HALF = ("blocked", "channels_last")  # measures of half precision alone
+
 
 @pytest.fixture(autouse=True)
 def small_ceilings(monkeypatch):
@@ -25,12 +27,19 @@ def small_ceilings(monkeypatch):
     monkeypatch.setattr(ceilings, "SMALL_COPY_MIB", 1)
 
 
-def test_each_rung_of_full_precision_has_one_measure_more_until_all_are_on():
+def test_each_rung_of_full_precision_has_more_measures_until_all_are_on():
     steps = [rung for rung in rungs(2.5) if rung.dtype == torch.float32]
     counts = [sum(vars(step.measures).values()) + step.huge_pages for step in steps]
-    assert counts == list(range(len(fields(Measures)) + 2))
-    assert steps[0].measures == PLAIN and steps[-1].measures == Measures()
+    assert counts == [0, 1, 2, 3, 4, 5, 7, 8] and counts[-1] == len(fields(Measures)) + 1 - len(HALF)
+    assert steps[0].measures == PLAIN and steps[-1].measures == replace(Measures(), **dict.fromkeys(HALF, False))
     assert [rung.name for rung in rungs(1.0)] == [rung.name for rung in rungs(2.5) if rung.name != "+paired"]
+
+
+def test_half_precision_climbs_from_plain_to_all_measures():
+    plain, *steps = [rung for rung in rungs(2.5) if rung.dtype == torch.bfloat16]
+    counts = [sum(vars(step.measures).values()) for step in steps]
+    assert plain.measures == PLAIN and counts == list(range(counts[0], counts[0] + len(HALF) + 1))
+    assert steps[-1].measures == Measures()
 
 
 def test_the_report_holds_turns_ratios_and_errors(monkeypatch):
@@ -45,12 +54,12 @@ def test_the_report_holds_turns_ratios_and_errors(monkeypatch):
     monkeypatch.setattr(ladder, "run_rung", watched)
     report = measure_ladder(tiny_separator(PAPER), "tiny", Workload(steps=2, repeats=3), budget=60.0)
     names = [rung.name for rung in rungs(1.0)]
-    assert seen == ["+text once", "bfloat16, all", *names * 3]  # what sets things up, then three rounds
+    assert seen == ["+text", "+channels last", *names * 3]  # what sets things up, then three rounds
     rows = {row["name"]: row for row in json.loads(json.dumps(report))["rows"]}
     assert rows["plain"]["speedup"] == 1 and rows["+winograd"]["speedup"] == 2
     assert rows["plain"]["max_error"] == rows["+huge pages"]["max_error"] == 0 and rows["plain"]["snr_db"] is None
-    assert rows["+text once"]["max_error"] <= 2e-5
-    assert rows["bfloat16, all"]["max_error"] > 0 and rows["bfloat16, all"]["snr_db"] < rows["+framed"]["snr_db"]
+    assert rows["+text"]["max_error"] <= 2e-5
+    assert rows["+channels last"]["max_error"] > 0 and rows["+channels last"]["snr_db"] < rows["+framed"]["snr_db"]
     assert all(len(row["samples"]) == 3 for row in rows.values())
     assert measures() == Measures()
     text = "\n".join(ladder_lines(report))

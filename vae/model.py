@@ -16,7 +16,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from vae.products import use_products
 from vae.winograd import use_winograd
+from vocoder.measures import for_inference, measures
 from vocoder.weights import WEIGHTS, load_network
 
 
@@ -50,7 +52,13 @@ class MelVAE(nn.Module):
 
     def __init__(self, autoencoder: nn.Module) -> None:
         super().__init__()
+        from vae.attention import block_attention
+
         use_winograd(autoencoder)
+        use_products(autoencoder)
+        block_attention(autoencoder)
+        for part in (autoencoder.encoder, autoencoder.decoder):
+            part.conv_in.register_forward_hook(_channels_last)  # what follows keeps the order of its input
         self.autoencoder = autoencoder
         self.latent_channels = autoencoder.config.latent_channels
         self.stride = 2 ** (len(autoencoder.config.block_out_channels) - 1)
@@ -101,6 +109,13 @@ class MelVAE(nn.Module):
     def save_pretrained(self, folder: Path) -> None:
         """Write config.json and diffusion_pytorch_model.safetensors."""
         self.autoencoder.save_pretrained(folder)
+
+
+def _channels_last(layer: nn.Module, inputs: tuple[Tensor, ...], made: Tensor) -> Tensor:
+    """Features (B, C, H, W) in the order that oneDNN's bfloat16 convolutions are fast in; float32 would err more."""
+    if measures().channels_last and made.dtype == torch.bfloat16 and for_inference(made):
+        return made.contiguous(memory_format=torch.channels_last)
+    return made
 
 
 class MelPatches(nn.Module):

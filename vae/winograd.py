@@ -17,7 +17,8 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from vocoder.measures import measures
+from vae.products import by_columns, few_places
+from vocoder.measures import for_inference, measures
 
 TILE = 4  # outputs per side
 # Where the polynomials of the transform are evaluated, besides infinity: the points that make the rounding error least,
@@ -31,7 +32,8 @@ LEAST_PIXELS = 256  # below, the products have few rows and the time goes into r
 class WinogradConv2d(nn.Conv2d):
     """A drop-in for a 3 x 3 convolution, made from one whose parameters it shares.
 
-    Shapes that do not pay, gradients, other precisions and other devices take the direct convolution.
+    Shapes that do not pay, gradients, other precisions and other devices take the direct convolution, or one product
+    where there are few places (vae/products.py).
     """
 
     def __init__(self, plain: nn.Conv2d) -> None:
@@ -46,6 +48,8 @@ class WinogradConv2d(nn.Conv2d):
         """(B, C, H, W) -> (B, C', H, W)."""
         if measures().winograd and pays(x, self.weight):
             return winograd(x, self.filters(), self.bias)
+        if few_places(x, self.weight):
+            return by_columns(x, self.weight, self.bias)
         return super().forward(x)
 
     def filters(self) -> Tensor:
@@ -74,9 +78,7 @@ def _is_usual(plain: nn.Conv2d) -> bool:
 
 def pays(x: Tensor, weight: Tensor) -> bool:
     """Whether the fast path may run on x (B, C, H, W), and pays there."""
-    if torch.is_grad_enabled() or torch.compiler.is_compiling() or x.device.type != "cpu":
-        return False
-    return x.dtype == weight.dtype == torch.float32 and x.shape[2] * x.shape[3] >= LEAST_PIXELS
+    return for_inference(x) and x.dtype == weight.dtype == torch.float32 and x.shape[2] * x.shape[3] >= LEAST_PIXELS
 
 
 @cache

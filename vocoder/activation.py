@@ -11,14 +11,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vocoder.measures import measures
+from vocoder.measures import for_inference, measures
 from vocoder.package import Activation1d
 
 FRAME = 32  # samples per frame
 HALO = 6  # input samples needed on either side of a frame, and up-sampled ones needed on either side of its own
-ROWS = 8192  # frames treated at once: about 2.5 MB between the two products
+ROWS = 8192  # frames treated at once in float32, twice as many in bfloat16: 2.5 MB between the two products
 TAPS = 12
-PRECISIONS = (torch.float32, torch.bfloat16)  # of the sound; all else is float32
+PRECISIONS = (torch.float32, torch.bfloat16)
 EPSILON = 1e-9  # the package's guard against division by zero
 
 
@@ -32,29 +32,40 @@ class FramedActivation(Activation1d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T) -> (B, C, T)."""
-        if not measures().framed or torch.is_grad_enabled() or x.dtype not in PRECISIONS or x.device.type != "cpu":
+        if not (measures().framed and for_inference(x) and x.dtype in PRECISIONS):
             return super().forward(x)
-        batch, channels, length = x.shape
+        channels, length = x.shape[1:]
         frames = -(-length // FRAME)
-        padded = nn.functional.pad(x, (HALO, HALO + frames * FRAME - length), mode="replicate")
-        framed = padded.unfold(-1, FRAME + 2 * HALO, FRAME)
-        up = up_matrix(2 * self.upsample.filter[0, 0].float())
-        down = down_matrix(self.downsample.lowpass.filter[0, 0].float())
-        rate, gain = (value[:, None, None] for value in snake_parameters(self.act))
-        out = x.new_empty(batch, channels, frames, FRAME)
-        height = max(1, ROWS // frames)
-        for first_channel in range(0, channels, height):
-            c = slice(first_channel, first_channel + height)
-            for first in range(0, frames, ROWS):
-                f = slice(first, min(first + ROWS, frames))
-                block = framed[:, c, f].float()  # in half precision too: these products are short, and the sine is not
-                # One tall product; as a batch of (frames, 44) ones it takes twice as long.
-                wide = (block.reshape(-1, up.shape[0]) @ up).view(*block.shape[:3], up.shape[1])
-                hold_edges(wide, first, frames, length)
-                # snake: x + sin(rate x)^2 * gain
-                curved = (wide * rate[c]).sin_().square_().mul_(gain[c]).add_(wide)
-                out[:, c, f] = (curved.view(-1, down.shape[0]) @ down).view(*block.shape[:3], FRAME)
-        return out.reshape(batch, channels, frames * FRAME)[..., :length]
+        framed = padded(x, frames).unfold(-1, FRAME + 2 * HALO, FRAME)
+        up = up_matrix(2 * self.upsample.filter[0, 0].float()).to(x.dtype)
+        down = down_matrix(self.downsample.lowpass.filter[0, 0].float()).to(x.dtype)
+        rate, gain = (value[:, None, None].to(x.dtype) for value in snake_parameters(self.act))
+        out = x.new_empty(*x.shape[:2], frames, FRAME)
+        rows = ROWS * 4 // x.element_size()
+        height = max(1, rows // frames)
+        for item, made in zip(framed, out, strict=True):
+            for first_channel in range(0, channels, height):
+                c = slice(first_channel, first_channel + height)
+                for first in range(0, frames, rows):
+                    f = slice(first, first + rows)
+                    block = item[c, f]
+                    # One tall product; as a batch of (frames, 44) ones it takes twice as long.
+                    wide = (block.reshape(-1, up.shape[0]) @ up).view(*block.shape[:2], up.shape[1])
+                    hold_edges(wide, first, frames, length)
+                    sine = (wide * rate[c]).sin_()  # snake: x + sin(rate x)^2 * gain
+                    wide.addcmul_(sine, sine * gain[c])
+                    torch.mm(wide.view(-1, down.shape[0]), down, out=made[c, f].view(-1, FRAME))
+        return out.flatten(2)[..., :length]
+
+
+def padded(x: Tensor, frames: int) -> Tensor:
+    """Sound (B, C, T) with its outermost samples repeated: HALO before it, and up to HALO after the last frame."""
+    made = x.new_empty(*x.shape[:2], frames * FRAME + 2 * HALO)
+    end = HALO + x.shape[2]
+    made[..., HALO:end] = x
+    made[..., :HALO] = x[..., :1]
+    made[..., end:] = x[..., -1:]
+    return made
 
 
 def up_matrix(taps: Tensor) -> Tensor:
@@ -82,14 +93,14 @@ def _banded(taps: Tensor, index: Tensor) -> Tensor:
 def hold_edges(wide: Tensor, first: int, frames: int, length: int) -> None:
     """Beyond either end of the sound the package repeats the outermost up-sampled sample; so do these frames, in place.
 
-    wide (B, C, rows, 2 FRAME + 2 HALO) holds frames first, first + 1, ... of `frames`, of a sound of `length` samples.
+    wide (C, rows, 2 FRAME + 2 HALO) holds frames first, first + 1, ... of `frames`, of a sound of `length` samples.
     """
     if first == 0:
-        wide[:, :, 0, :HALO] = wide[:, :, 0, HALO : HALO + 1]
-    for frame in range(max(first, frames - 2), first + wide.shape[2]):
+        wide[:, 0, :HALO] = wide[:, 0, HALO : HALO + 1]
+    for frame in range(max(first, frames - 2), first + wide.shape[1]):
         last = 2 * length - 1 - 2 * FRAME * frame + HALO  # its column of the sound's last up-sampled sample
-        if last + 1 < wide.shape[3]:
-            wide[:, :, frame - first, last + 1 :] = wide[:, :, frame - first, last : last + 1]
+        if last + 1 < wide.shape[2]:
+            wide[:, frame - first, last + 1 :] = wide[:, frame - first, last : last + 1]
 
 
 def snake_parameters(act: nn.Module) -> tuple[Tensor, Tensor]:

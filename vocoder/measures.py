@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -17,12 +20,16 @@ class Measures:
 
     framed: bool = True  # the vocoder's anti-aliased activation as matrix products (vocoder/activation.py)
     winograd: bool = True  # 3 x 3 convolutions of VAE and UNet with fewer multiplications (vae/winograd.py)
+    products: bool = True  # convolutions of 1 x 1, and of few places, as plain matrix products (vae/products.py)
+    gated: bool = True  # the UNet's gated layers without fresh memory (flowsep/gated.py)
     trimmed: bool = True  # no text states of the padding, which the UNet's mask hides (flowsep/text.py)
     text_once: bool = True  # keys and values of the text once for all steps (flowsep/attention.py)
     paired: bool = True  # guidance as one batch of two (flowsep/flow/guidance.py)
+    blocked: bool = True  # bfloat16: attention over many places as matrix products (vae/attention.py)
+    channels_last: bool = True  # bfloat16: the VAE's features with their channels last in memory (vae/model.py)
 
 
-PLAIN = Measures(framed=False, winograd=False, trimmed=False, text_once=False, paired=False)
+PLAIN = Measures(**{field.name: False for field in fields(Measures)})
 _current = Measures()
 
 
@@ -35,6 +42,11 @@ def use_measures(chosen: Measures) -> None:
     """Use these from here on, in the whole process."""
     global _current
     _current = chosen
+
+
+def for_inference(x: Tensor) -> bool:
+    """Whether x is on the CPU and neither gradients nor a compiled graph are being made: where most measures run."""
+    return x.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
 @contextmanager

@@ -41,16 +41,24 @@ class Rung:
 
 
 def rungs(guidance: float) -> list[Rung]:
-    """From plain float32 upwards, each with one measure more; those of guidance only where there is some."""
-    names = {"framed": "+framed", "winograd": "+winograd", "trimmed": "+trimmed text", "text_once": "+text once"}
+    """From plain float32 upwards, each with one measure more; then bfloat16: plain, with all of these, with its own.
+
+    The two measures of the text, 1 % each, are one step. That of guidance is there only where there is some.
+    """
+    names = {"+framed": ["framed"], "+winograd": ["winograd"], "+products": ["products"], "+gated": ["gated"]}
+    names["+text"] = ["trimmed", "text_once"]
     if guidance != 1:
-        names["paired"] = "+paired"
+        names["+paired"] = ["paired"]
     steps, chosen = [Rung("plain", PLAIN, False), Rung("+huge pages", PLAIN, True)], PLAIN
-    for field, name in names.items():
-        chosen = replace(chosen, **{field: True})
+    for name, fields in names.items():
+        chosen = replace(chosen, **dict.fromkeys(fields, True))
         steps.append(Rung(name, chosen, True))
     half = torch.bfloat16
-    return [*steps, Rung("plain bfloat16", PLAIN, False, half), Rung("bfloat16, all", Measures(), True, half)]
+    steps += [Rung("plain bfloat16", PLAIN, False, half), Rung("bfloat16, all of these", chosen, True, half)]
+    for field, name in {"blocked": "+blocked attention", "channels_last": "+channels last"}.items():
+        chosen = replace(chosen, **{field: True})
+        steps.append(Rung(name, chosen, True, half))
+    return steps
 
 
 @contextmanager
