@@ -9,8 +9,15 @@ from typing import Any
 
 import pytest
 import soundfile
+import torch
 
 from tests.fakes import FakeSeparator, tone
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """The same random tensors in every run, whatever ran before."""
+    torch.manual_seed(0)
 
 
 def install(fake: FakeSeparator, monkeypatch: pytest.MonkeyPatch) -> None:
