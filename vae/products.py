@@ -7,12 +7,12 @@ in float32) takes longer. As one product of the weights as they lie, both cost w
 
 from __future__ import annotations
 
-from typing import Self
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from vocoder.measures import for_inference, measures
+from vocoder.measures import for_inference, measures, replace_modules, sharing
 
 MOST_PLACES = 128  # of a batch, for 3 x 3 convolutions: beyond, gathering 9 neighbours costs more than it spares
 LEAST_WEIGHTS = 2**20  # of a 3 x 3 convolution: fewer stay in the cache
@@ -20,13 +20,6 @@ LEAST_WEIGHTS = 2**20  # of a 3 x 3 convolution: fewer stay in the cache
 
 class PointwiseConv2d(nn.Conv2d):
     """A drop-in for a 1 x 1 convolution, made from one whose parameters it shares."""
-
-    @classmethod
-    def of(cls, plain: nn.Conv2d) -> Self:
-        """Shares everything with `plain`."""
-        made = cls.__new__(cls)
-        made.__dict__.update(plain.__dict__)
-        return made
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', H, W), in the order in memory that x has."""
@@ -46,14 +39,12 @@ class PointwiseConv2d(nn.Conv2d):
 
 def use_products(module: nn.Module) -> None:
     """Replace every 1 x 1 convolution below `module`; parameters and names stay."""
-    for name, child in module.named_children():
-        if type(child) is nn.Conv2d and _is_pointwise(child):
-            setattr(module, name, PointwiseConv2d.of(child))
-        else:
-            use_products(child)
+    replace_modules(module, _is_pointwise, partial(sharing, PointwiseConv2d))
 
 
-def _is_pointwise(plain: nn.Conv2d) -> bool:
+def _is_pointwise(plain: nn.Module) -> bool:
+    if type(plain) is not nn.Conv2d:
+        return False
     return (plain.kernel_size, plain.stride, plain.padding, plain.groups) == ((1, 1), (1, 1), (0, 0), 1)
 
 

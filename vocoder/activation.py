@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vocoder.measures import for_inference, measures
+from vocoder.measures import for_inference, measures, replace_modules
 from vocoder.package import Activation1d
 
 FRAME = 32  # samples per frame
@@ -113,14 +113,12 @@ def snake_parameters(act: nn.Module) -> tuple[Tensor, Tensor]:
 
 def frame_activations(module: nn.Module) -> None:
     """Replace every Activation1d of ratio 2 and 12 taps below `module`; parameters and their names stay."""
-    for name, child in module.named_children():
-        if type(child) is Activation1d and _is_usual(child):
-            setattr(module, name, FramedActivation(child))
-        else:
-            frame_activations(child)
+    replace_modules(module, _is_usual, FramedActivation)
 
 
-def _is_usual(plain: Activation1d) -> bool:
+def _is_usual(plain: nn.Module) -> bool:
+    if type(plain) is not Activation1d:
+        return False
     ratios = {plain.up_ratio, plain.down_ratio}
     kernels = {plain.upsample.kernel_size, plain.downsample.kernel_size}
     return ratios == {2} and kernels == {TAPS}

@@ -6,12 +6,12 @@ has what each gains. They are for inference: training takes the plain path whate
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,22 @@ def use_measures(chosen: Measures) -> None:
 def for_inference(x: Tensor) -> bool:
     """Whether x is on the CPU and neither gradients nor a compiled graph are being made: where most measures run."""
     return x.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
+def replace_modules(module: nn.Module, wanted: Callable[[nn.Module], bool], made: Callable[..., nn.Module]) -> None:
+    """Put `made` of each module below `module` that is `wanted` in its place."""
+    for name, child in module.named_children():
+        if wanted(child):
+            setattr(module, name, made(child))
+        else:
+            replace_modules(child, wanted, made)
+
+
+def sharing(kind: type[nn.Module], plain: nn.Module) -> nn.Module:
+    """A module of another kind with everything that `plain` has: parameters, sub-modules, settings."""
+    made = kind.__new__(kind)
+    made.__dict__.update(plain.__dict__)
+    return made
 
 
 @contextmanager

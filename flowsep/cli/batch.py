@@ -243,16 +243,14 @@ def load_with(references: References, running: Running, jobs: int = 1) -> Loaded
 
     What is wrong with a clip shows before the model is loaded. Errors as `load_aloud` and `flowsep.masks.listening`.
     """
-    if not references:
-        loaded = load_aloud(running)
-        share_threads(jobs)
-        return loaded
-    from flowsep.masks.listening import read_clips, remember_clips
+    if references:
+        from flowsep.masks.listening import read_clips, remember_clips
 
-    clips = read_clips(references)
+        clips = read_clips(references)
     loaded = load_aloud(running)
     share_threads(jobs)  # before the clips are heard: `replay` has as many threads
-    remember_clips(loaded.separator, loaded.id, clips)
+    if references:
+        remember_clips(loaded.separator, loaded.id, clips)
     return loaded
 
 
