@@ -73,7 +73,8 @@ class UNetLossConfig:
     estimate is 83 times as wrong as its output there, so that these losses go with "v" and "x0".
     """
 
-    mel: float = 0.0  # energy-weighted L1 on the decoded log-mels
+    mel: float = 0.0  # L1 on the decoded log-mels, weighted by how loud the mixture is there
+    quiet: float = 0.1  # in `mel`, the weight of cells where the mixture is next to silent; 1 weighs all alike
     mask: float = 0.0  # energy-weighted L1 between the rendering mask and the ideal one
     snr: float = 0.0  # log error energy of the rendered spectrogram, which is what SI-SDR sees
     condition_dropout: float = 0.1  # per item: the query is replaced by the empty caption

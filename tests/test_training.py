@@ -10,7 +10,7 @@ from flowsep.cli import main
 from flowsep.config import FlowLossConfig, StageConfig
 from flowsep.errors import InputError, ModelError, UsageError
 from flowsep.training.loop import learning_rate_share
-from flowsep.training.objectives import FlowObjective, rendering_losses
+from flowsep.training.objectives import FlowObjective, FrontEnd, rendering_losses
 from flowsep.training.recipes import (
     class_wordings,
     own_text_encoder,
@@ -22,7 +22,7 @@ from flowsep.training.recipes import (
 )
 from tests.tiny import MIXTURE, PAPER, STAGE, tiny_separator, write_clips
 from vae.model import load_codec
-from vocoder.mel import log_mel
+from vocoder.mel import log_mel, stft
 
 DATA = replace(MIXTURE.data, phrasings=False)
 CONFIG = replace(MIXTURE, data=DATA, flow_loss=FlowLossConfig(flow=0.1, mel=0.2, mask=1.0, snr=1.0, start_share=0.5))
@@ -163,10 +163,30 @@ def test_rendering_losses_vanish_for_the_truth_and_see_a_wrong_mask():
     target, other = torch.randn(2, 513, 16, dtype=torch.complex64), torch.zeros(2, 513, 16, dtype=torch.complex64)
     separator = tiny_separator(MIXTURE)
     mels = [separator.log_mel(torch.nn.functional.pad(s, (0, 1))) for s in (target, other)]
-    true = rendering_losses(mels, mels, mels[0], target + other, target, separator.bin_weights, 1.0)
-    swapped = rendering_losses(mels[::-1], mels, mels[0], target + other, target, separator.bin_weights, 1.0)
+    true = rendering_losses(mels, mels, mels[0], target + other, target, separator.bin_weights, 1.0, 0.1)
+    swapped = rendering_losses(mels[::-1], mels, mels[0], target + other, target, separator.bin_weights, 1.0, 0.1)
     assert true["mel"] == 0 and true["mask"] == 0 and true["snr"] == pytest.approx(-3.0, abs=0.01)
     assert swapped["mel"] > 5 and swapped["mask"] > 0.9 and swapped["snr"] == pytest.approx(0.0, abs=0.01)
+
+
+def test_the_mel_loss_weighs_quiet_cells_as_configured():
+    spectrum = torch.zeros(1, 513, 16, dtype=torch.complex64)
+    loud, silent = torch.zeros(1, 16, 64), torch.full((1, 16, 64), -11.5)
+    for mixture_mel, quiet, weight in ((silent, 0.1, 0.1), (silent, 1.0, 1.0), (loud, 0.1, 1.0)):
+        bands = tiny_separator(MIXTURE).bin_weights
+        found = rendering_losses([loud], [loud + 2], mixture_mel, spectrum, spectrum, bands, 1.0, quiet)
+        assert found["mel"] == pytest.approx(2 * weight)
+
+
+def test_the_front_end_hears_what_the_separator_hears_and_silence_has_finite_slopes():
+    separator = tiny_separator(MIXTURE)
+    front_end = FrontEnd(separator.mel, 1)
+    audio = 0.1 * torch.randn(2, 1600)
+    ours = front_end.log_mel(front_end.spectrum(audio))
+    torch.testing.assert_close(ours, separator.log_mel(stft(audio, separator.mel)))
+    silence = torch.zeros(1, 1600, requires_grad=True)
+    front_end.log_mel(front_end.spectrum(silence)).sum().backward()
+    assert torch.isfinite(silence.grad).all()
 
 
 def test_dropped_captions_are_the_empty_one_and_differ_per_item():
