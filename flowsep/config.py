@@ -34,6 +34,7 @@ class SamplingConfig:
     solver: str = "euler"
     grid: str = "uniform"  # see flowsep.flow.grids; a list of times goes before steps
     render: str = "vocoder"  # mixture | vocoder
+    vocoder_passes: int = 0  # filterings that bring the vocoder's bands to the mel it was given; none in FlowSep
     window_frames: int = 1024  # mel frames per window: 10.24 s
     frame_multiple: int = 1024  # shorter input is padded with silence to a multiple of it; FlowSep always sees 10.24 s
 

@@ -6,6 +6,7 @@ each band belongs to the target, the mixture gives the fine structure and the ph
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -13,8 +14,9 @@ from torch import Tensor
 
 from flowsep.blocks import Sliding
 from flowsep.overlap import overlap_add, overlapped_blocks
-from vocoder.mel import MelConfig, band_centres
+from vocoder.mel import NEPER, MelConfig, band_centres, istft, mel_of_magnitude, stft
 
+MOST_ADDED = 20.0 / NEPER  # in the log-mel
 BLOCK_FRAMES = 1200  # frames transformed at once: 12 s, so that memory does not grow with the file
 
 
@@ -48,6 +50,26 @@ def bin_weights(frequencies: Tensor, config: MelConfig) -> Tensor:
 def stft_mask(mask: Tensor, weights: Tensor) -> Tensor:
     """Band gains (..., N, M) on STFT bins (..., bins, N), weights (bins, M) from `bin_weights`."""
     return weights.to(mask) @ mask.transpose(-1, -2)
+
+
+def bands_put_right(
+    audio: Tensor, mel: Tensor, weights: Tensor, filterbank: Tensor, config: MelConfig, passes: int
+) -> Tensor:
+    """Audio (B, T) with its bands as loud as the log-mel (B, N, M) says, as near as `passes` filterings bring them.
+
+    A vocoder's sound has nearly the mel that it was asked for. This takes off what is too loud, above all where there
+    should be silence, and adds at most 20 dB where it is too soft. Frames beyond the mel's last one are held to that.
+    """
+    length, silence = audio.shape[-1], math.log(config.floor) + 0.01
+    audio = torch.nn.functional.pad(audio, (0, max(0, config.n_fft - length)))
+    frames = audio.shape[-1] // config.hop_length + 1
+    wanted = torch.cat([mel, mel[:, -1:].expand(-1, max(0, frames - mel.shape[1]), -1)], dim=1)[:, :frames]
+    most = torch.where(wanted > silence, MOST_ADDED, 0.0)
+    for _ in range(passes):
+        spectrum = stft(audio, config)
+        change = wanted - mel_of_magnitude(spectrum.abs(), config, filterbank)
+        audio = istft(spectrum * stft_mask(torch.minimum(change, most).exp(), weights), config, audio.shape[-1])
+    return audio[:, :length]
 
 
 def resample_frames(mask: Tensor, times: Tensor) -> Tensor:

@@ -23,12 +23,12 @@ from flowsep.heard import Heard, normalise
 from flowsep.options import METHODS, check_options
 from flowsep.presence import PresenceConfig, presence
 from flowsep.protocol import Choice, SampleOptions, Separation
-from flowsep.render import band_mask, bin_weights, stft_mask
+from flowsep.render import band_mask, bands_put_right, bin_weights, stft_mask
 from flowsep.stopwatch import Stopwatch
 from flowsep.text import TextEncoder, TextState, rows_of
 from flowsep.unet import call_unet, hasten
 from vocoder.measures import measures
-from vocoder.mel import MelConfig, mel_filterbank, mel_of_magnitude, stft
+from vocoder.mel import MelConfig, istft, mel_filterbank, mel_of_magnitude, stft
 from vocoder.model import Vocoder
 
 if TYPE_CHECKING:
@@ -282,7 +282,7 @@ class LatentSeparator(nn.Module):
         """Waveform (B, T) at the mixture's level from the generated mels, and the band mask if that was used."""
         mixture, length = heard.audio, heard.audio.shape[-1]
         if options.render == "vocoder":
-            return self.vocoder.audio(mels[0].to(self.dtype), length).float() / heard.gain + heard.mean, None
+            return self.voice(mels[0], length) / heard.gain + heard.mean, None
         frames = length // self.mel.hop_length + 1
         mask = self.mask(mels, heard.mel)[:, :frames]
         if mask.shape[1] < frames:  # the frame after the last whole one: hold the gain
@@ -291,11 +291,12 @@ class LatentSeparator(nn.Module):
         spectrum = stft(padded, self.mel)
         gains = stft_mask(mask, self.bin_weights)
         gains = nn.functional.pad(gains, (0, spectrum.shape[-1] - gains.shape[-1]), mode="replicate")
-        window = torch.hann_window(self.mel.win_length, device=mixture.device)
-        target = torch.istft(
-            spectrum * gains, self.mel.n_fft, self.mel.hop_length, self.mel.win_length, window, length=padded.shape[-1]
-        )
-        return target[:, :length], mask
+        return istft(spectrum * gains, self.mel, padded.shape[-1])[:, :length], mask
+
+    def voice(self, mel: Tensor, length: int) -> Tensor:
+        """Waveform (B, length) of log-mel (B, N, M) by the vocoder, its bands put right as the model asks for."""
+        made = self.vocoder.audio(mel.to(self.dtype), length).float()
+        return bands_put_right(made, mel, self.bin_weights, self.filterbank, self.mel, self.sampling.vocoder_passes)
 
     def mask(self, mels: list[Tensor], source_mel: Tensor) -> Tensor:
         """Gain (B, N, M) of each mel band that the generated mels ask for."""

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from flowsep.render import BLOCK_FRAMES, apply_mask, band_mask, bin_weights, resample_frames
-from vocoder.mel import MelConfig, band_centres
+from flowsep.render import BLOCK_FRAMES, apply_mask, band_mask, bands_put_right, bin_weights, resample_frames
+from vocoder.mel import MelConfig, band_centres, log_mel, mel_filterbank
 
 CONFIG = MelConfig()
 
@@ -69,3 +69,38 @@ def test_two_stream_mask_is_the_ratio_of_magnitudes_and_one_stream_is_capped():
     torch.testing.assert_close(
         band_mask(mixture - 1, None, mixture), torch.full_like(single, 0.36788), atol=1e-4, rtol=0
     )
+
+
+def put_right(audio, mel, passes=2):
+    weights = bin_weights(torch.arange(513) * 16000 / 1024, CONFIG)
+    return bands_put_right(audio, mel, weights, mel_filterbank(CONFIG), CONFIG, passes)
+
+
+def test_bands_are_brought_to_the_mel_that_was_asked_for():
+    slopes = torch.linspace(-2, 1, 64)  # -17 to 9 dB
+    audio = 0.1 * torch.randn(2, 16000)
+    wanted = log_mel(audio, CONFIG) + slopes
+    error = (log_mel(put_right(audio, wanted), CONFIG) - wanted).abs().mean()
+    assert error < 0.15 * slopes.abs().mean()
+    assert torch.equal(put_right(audio, wanted, passes=0), audio)
+
+
+def test_where_silence_is_asked_for_there_is_silence_and_nothing_is_made_of_silence():
+    audio = 0.01 * torch.randn(1, 16000)
+    silence = torch.full((1, 101, 64), -11.513)
+    assert put_right(audio, silence).abs().max() < 1e-4
+    nothing = torch.zeros(1, 16000)
+    assert put_right(nothing, torch.zeros(1, 101, 64)).abs().max() == 0
+
+
+def test_at_most_20_db_are_added():
+    audio = 1e-3 * torch.randn(1, 16000)
+    louder = put_right(audio, torch.full((1, 101, 64), 5.0), passes=1)
+    assert louder.std() / audio.std() == pytest.approx(10, rel=0.02)
+
+
+@pytest.mark.parametrize("samples", [1, 161, 1023, 15999])
+def test_bands_are_put_right_at_any_length(samples):
+    audio = 0.1 * torch.randn(3, samples)
+    found = put_right(audio, torch.full((3, 7, 64), -5.0))
+    assert found.shape == audio.shape and found.isfinite().all()

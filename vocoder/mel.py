@@ -74,6 +74,12 @@ def stft(audio: Tensor, config: MelConfig) -> Tensor:
     return spectrum.reshape(*audio.shape[:-1], *spectrum.shape[-2:])
 
 
+def istft(spectrum: Tensor, config: MelConfig, length: int) -> Tensor:
+    """Audio (B, length) of a spectrogram (B, n_fft // 2 + 1, N) that `stft` made, or that was changed since."""
+    window = torch.hann_window(config.win_length, device=spectrum.device)
+    return torch.istft(spectrum, config.n_fft, config.hop_length, config.win_length, window, length=length)
+
+
 def mel_of_magnitude(magnitude: Tensor, config: MelConfig, filterbank: Tensor | None = None) -> Tensor:
     """Log-mel (..., N, M) of STFT magnitudes (..., n_fft // 2 + 1, N)."""
     bank = mel_filterbank(config) if filterbank is None else filterbank

@@ -226,9 +226,10 @@ def stages_of(separator: Separator, mixture: Tensor, options: SampleOptions) -> 
         Stage("mask rendering", mask, int(options.render == "mixture"), None, (mixture, *mels)),
     ]
     if separator.vocoder is not None:
-        vocoder, length = separator.vocoder, mixture.shape[-1]
         used = int(options.render == "vocoder")
-        stages.append(Stage("vocoder", lambda: vocoder.audio(mel.to(dtype), length), used, vocoder, (mel,)))
+        stages.append(
+            Stage("vocoder", lambda: separator.voice(mel, mixture.shape[-1]), used, separator.vocoder, (mel,))
+        )
     return stages
 
 

@@ -30,7 +30,7 @@ def model_ceilings(separator: LatentSeparator, mixture: Tensor, target: Tensor, 
         estimate = apply_mask(mixture[None], mask, separator.sample_rate, separator.mel)[0]
         found["codec_mask"] = (si_sdr(estimate, target) - si_sdr(mixture, target)).item()
     if separator.vocoder is not None:
-        made = separator.vocoder.audio(mels[:1].to(separator.dtype), len(mixture)).float() / gain + mean
+        made = separator.voice(mels[:1], len(mixture)) / gain + mean
         wanted, *heard = (log_mel(audio, separator.mel) for audio in (target, mixture, made[0]))
         before, after = ((mel - wanted).abs().mean() for mel in heard)
         found["vocoder_mel_l1_ratio"] = (after / before.clamp(min=1e-9)).item()

@@ -19,7 +19,7 @@ from flowsep.evaluation.run import captions_of
 from flowsep.evaluation.signal import si_sdr
 from flowsep.evaluation.statistics import bootstrap_mean
 from flowsep.render import apply_mask, band_mask
-from vocoder.mel import MelConfig, log_mel, stft
+from vocoder.mel import MelConfig, istft, log_mel, stft
 
 if TYPE_CHECKING:
     from flowsep.separator import LatentSeparator
@@ -95,8 +95,7 @@ def ratio_masked(mixture: Tensor, target: Tensor, other: Tensor, config: MelConf
     spectra = [stft(torch.nn.functional.pad(x, (0, padded))[None], config) for x in (mixture, target, other)]
     magnitudes = [spectrum.abs() for spectrum in spectra[1:]]
     mask = magnitudes[0] / (magnitudes[0] + magnitudes[1]).clamp(min=1e-9)
-    window = torch.hann_window(config.win_length)
-    return torch.istft(spectra[0] * mask, config.n_fft, config.hop_length, window=window, length=length)[0]
+    return istft(spectra[0] * mask, config, length)[0]
 
 
 class ClassSpectra:
