@@ -1,4 +1,5 @@
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +18,7 @@ from flowsep.protocol import SampleOptions, Separation
 from tests.fakes import FakeSeparator
 from tests.tiny import MIXTURE, tiny_separator, write_clips
 from tests.tiny_masks import tiny_masker
+from vocoder.mel import MelConfig, log_mel
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +78,11 @@ def test_evaluation_rewards_the_right_sound_and_shows_the_wrong_one(data):
     assert report["items"][0]["wrong_query"] == "the hiss" and report["improved_by_1_db"] == 1
     assert report["log_mel_l1_ratio"]["mean"] == pytest.approx(0, abs=1e-3) and report["nfe"] == 1
     text = "\n".join(summary_lines(report))
-    assert "SI-SDR improvement" in text and "oracle on one: 1 mixtures" in text
+    assert (
+        "SI-SDR improvement" in text
+        and "log-mel L1, one mean over the other" in text
+        and "oracle on one: 1 mixtures" in text
+    )
 
 
 def test_evaluation_asks_for_an_absent_sound_and_in_a_wording_never_trained_on(data):
@@ -148,6 +154,16 @@ def test_doing_nothing_improves_nothing(data):
     report = evaluate_recipe(FakeSeparator(window=10**6), [ROW], data, SampleOptions(), model="copy", recipe="one")
     assert report["si_sdri"]["mean"] == pytest.approx(0, abs=1e-6)
     assert report["log_mel_l1_ratio"]["mean"] == pytest.approx(1, abs=1e-4)
+
+
+def test_log_mel_errors_are_in_db_and_their_means_are_compared_too(data):
+    rows = [ROW, replace(ROW, id="soft", snr_db=20.0)]
+    report = evaluate_recipe(FakeSeparator(window=10**6), rows, data, SampleOptions(), model="copy", recipe="two")
+    mixture, target, _ = (torch.from_numpy(audio) for audio in render_row(ROW, data))
+    expected = 20 / math.log(10) * (log_mel(mixture, MelConfig()) - log_mel(target, MelConfig())).abs().mean().item()
+    assert report["items"][0]["log_mel_l1_db"] == pytest.approx(expected, rel=1e-4)
+    means = [sum(item[name] for item in report["items"]) for name in ("log_mel_l1_db", "log_mel_l1_mixture_db")]
+    assert report["log_mel_l1_ratio_of_means"] == pytest.approx(means[0] / means[1])
 
 
 @pytest.mark.parametrize(("change", "message"), [({"target_path": "no.wav"}, "no.wav"), ({}, "no rows")])
