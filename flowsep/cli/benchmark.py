@@ -1,4 +1,4 @@
-"""`flowsep benchmark latency|precision|solvers|steps|seams|show`."""
+"""`flowsep benchmark latency|precision|training|solvers|steps|seams|show`."""
 
 from __future__ import annotations
 
@@ -250,17 +250,41 @@ def precision(
 
 
 @app.command()
+def training(
+    config: Annotated[str, typer.Option("--config", help="flowsep, diffusionsep or a YAML file.")] = "flowsep",
+    batch: Annotated[int, typer.Option(help="Items of a step.", min=1)] = 1,
+    repeats: Annotated[int, typer.Option(help="Steps that count, each way, after one that does not.", min=1)] = 3,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the report as JSON.")] = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Seconds of a training step when latents and text states are made at every step, and when they are kept."""
+    check_output(output, overwrite)
+    from flowsep.benchmark.report import write_report
+    from flowsep.benchmark.training import time_training, training_lines
+    from flowsep.config import load_config
+
+    report = time_training(load_config(config), config, batch, repeats, notes(quiet))
+    if output is not None:
+        write_report(output, report, overwrite)
+    typer.echo("\n".join(training_lines(report)))
+
+
+@app.command()
 def show(
-    report: Annotated[Path, typer.Argument(help="JSON of latency, its --matrix or --ladder, or precision.")],
+    report: Annotated[
+        Path, typer.Argument(help="JSON of latency, its --matrix or --ladder, of precision or of training.")
+    ],
 ) -> None:
     """Print the tables of a report again."""
     from flowsep.benchmark.ladder import ladder_lines
     from flowsep.benchmark.matrix import matrix_lines
     from flowsep.benchmark.precision import precision_lines
     from flowsep.benchmark.report import latency_lines, read_report
+    from flowsep.benchmark.training import training_lines
 
     lines = {"latency": latency_lines, "latency-matrix": matrix_lines, "latency-ladder": ladder_lines}
-    lines["precision"] = precision_lines
+    lines |= {"precision": precision_lines, "training": training_lines}
     found = read_report(report, tuple(lines))
     typer.echo("\n".join(lines[found["kind"]](found)))
 
