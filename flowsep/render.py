@@ -58,7 +58,8 @@ def bands_put_right(
     """Audio (B, T) with its bands as loud as the log-mel (B, N, M) says, as near as `passes` filterings bring them.
 
     A vocoder's sound has nearly the mel that it was asked for. This takes off what is too loud, above all where there
-    should be silence, and adds at most 20 dB where it is too soft. Frames beyond the mel's last one are held to that.
+    should be silence, and adds at most 20 dB at each pass where it is too soft. Frames beyond the mel's last one are
+    held to that.
     """
     length, silence = audio.shape[-1], math.log(config.floor) + 0.01
     audio = torch.nn.functional.pad(audio, (0, max(0, config.n_fft - length)))
