@@ -34,9 +34,14 @@ class SamplingConfig:
     solver: str = "euler"
     grid: str = "uniform"  # see flowsep.flow.grids; a list of times goes before steps
     render: str = "vocoder"  # mixture | vocoder
+    vocoder_mel: str = "generated"  # generated (FlowSep) | blended with the mixture's where the mask lets that through
     vocoder_passes: int = 0  # filterings that bring the vocoder's bands to the mel it was given; none in FlowSep
     window_frames: int = 1024  # mel frames per window: 10.24 s
     frame_multiple: int = 1024  # shorter input is padded with silence to a multiple of it; FlowSep always sees 10.24 s
+
+    def __post_init__(self) -> None:
+        if self.vocoder_mel not in ("generated", "blended"):
+            raise ValueError(f"unknown sampling.vocoder_mel {self.vocoder_mel!r}; choose from generated, blended")
 
 
 @dataclass(frozen=True)

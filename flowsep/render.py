@@ -30,6 +30,16 @@ def band_mask(target: Tensor, residual: Tensor | None, mixture: Tensor, exponent
     return torch.exp(exponent * (target - mixture)).clamp(max=1.0)
 
 
+def blended_mel(generated: Tensor, mask: Tensor, mixture: Tensor) -> Tensor:
+    """Log-mel (B, N, M) of the target by what is generated and by the mixture under its mask, both log-mels alike.
+
+    Where the mask lets all through, the mixture knows the target exactly; where it lets nothing through, the generated
+    mel knows how quiet the target is; between them the mask says how much each counts. Never more than the mixture has.
+    """
+    masked = mixture + mask.clamp(min=1e-5).log()
+    return torch.minimum(torch.lerp(generated, masked, mask), mixture)
+
+
 def bin_weights(frequencies: Tensor, config: MelConfig) -> Tensor:
     """Matrix (len(frequencies), M) that interpolates band gains linearly in Hz between band centres.
 

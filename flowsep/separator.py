@@ -23,7 +23,7 @@ from flowsep.heard import Heard, normalise
 from flowsep.options import METHODS, check_options
 from flowsep.presence import PresenceConfig, presence
 from flowsep.protocol import Choice, SampleOptions, Separation
-from flowsep.render import band_mask, bands_put_right, bin_weights, stft_mask
+from flowsep.render import band_mask, bands_put_right, bin_weights, blended_mel, stft_mask
 from flowsep.stopwatch import Stopwatch
 from flowsep.text import TextEncoder, TextState, rows_of
 from flowsep.unet import call_unet, hasten
@@ -282,7 +282,10 @@ class LatentSeparator(nn.Module):
         """Waveform (B, T) at the mixture's level from the generated mels, and the band mask if that was used."""
         mixture, length = heard.audio, heard.audio.shape[-1]
         if options.render == "vocoder":
-            return self.voice(mels[0], length) / heard.gain + heard.mean, None
+            mel = mels[0]
+            if self.sampling.vocoder_mel == "blended":
+                mel = blended_mel(mel, self.mask(mels, heard.mel), heard.mel)
+            return self.voice(mel, length) / heard.gain + heard.mean, None
         frames = length // self.mel.hop_length + 1
         mask = self.mask(mels, heard.mel)[:, :frames]
         if mask.shape[1] < frames:  # the frame after the last whole one: hold the gain

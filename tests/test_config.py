@@ -38,3 +38,8 @@ def test_overrides_win_and_a_saved_configuration_reads_back_the_same(tmp_path):
     assert config.flow_stage.steps == 7 and config.data.snr_db == (-3.0, 3.0)
     save_config(config, tmp_path / "config.yaml")
     assert load_config(tmp_path / "config.yaml") == config
+
+
+def test_an_unknown_mel_for_the_vocoder_is_refused():
+    with pytest.raises(UsageError, match="choose from generated, blended"):
+        load_config("small", ["sampling.vocoder_mel=masked"])

@@ -1,7 +1,15 @@
 import pytest
 import torch
 
-from flowsep.render import BLOCK_FRAMES, apply_mask, band_mask, bands_put_right, bin_weights, resample_frames
+from flowsep.render import (
+    BLOCK_FRAMES,
+    apply_mask,
+    band_mask,
+    bands_put_right,
+    bin_weights,
+    blended_mel,
+    resample_frames,
+)
 from vocoder.mel import MelConfig, band_centres, log_mel, mel_filterbank
 
 CONFIG = MelConfig()
@@ -104,3 +112,12 @@ def test_bands_are_put_right_at_any_length(samples):
     audio = 0.1 * torch.randn(3, samples)
     found = put_right(audio, torch.full((3, 7, 64), -5.0))
     assert found.shape == audio.shape and found.isfinite().all()
+
+
+def test_the_blended_mel_is_the_mixtures_where_all_passes_and_the_generated_one_where_nothing_does():
+    mixture, generated = torch.full((1, 3, 64), -2.0), torch.full((1, 3, 64), -6.0)
+    gains = torch.tensor([1.0, 0.0, 0.5])[None, :, None].expand(1, 3, 64)
+    found = blended_mel(generated, gains, mixture)[0, :, 0]
+    half = 0.5 * -6.0 + 0.5 * (-2.0 + torch.tensor(0.5).log())
+    torch.testing.assert_close(found, torch.stack([torch.tensor(-2.0), torch.tensor(-6.0), half]))
+    assert (blended_mel(mixture + 3, torch.zeros_like(mixture), mixture) == mixture).all()  # never more than there is
