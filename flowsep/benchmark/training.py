@@ -24,19 +24,21 @@ from flowsep.training.objectives import DiffusionObjective, FlowObjective, Laten
 WAYS = ("encoded at every step", "latents kept", "latents and text states kept")
 
 
-def time_training(config: ModelConfig, name: str, batch: int, repeats: int, note: Note = silent) -> dict[str, Any]:
+def time_training(
+    config: ModelConfig, name: str, batch: int | None, repeats: int, note: Note = silent
+) -> dict[str, Any]:
     """The report: seconds of a whole step (loss, derivatives, optimiser, average) of this configuration, three ways.
 
-    Random weights, `batch` items of noise as long as a window, where training trains. The ways take turns, so that what
-    else the machine does meets each alike; the first round does not count. UsageError for a loss that cannot be had
-    from latents.
+    Random weights, `batch` items (None: the stage's) of noise as long as a window, where training trains. The ways
+    take turns, so that what else the machine does meets each alike; the first round does not count. UsageError for a
+    loss that cannot be had from latents.
     """
     if any((config.unet_loss.mel, config.unet_loss.mask, config.unet_loss.snr)):
         raise UsageError(f"the losses of {name} need waveforms, so that no latents can be kept; set them to 0")
-    device = training_device()
+    device, stage = training_device(), config.unet_stage
+    stage = replace(stage, batch_size=batch or stage.batch_size)
     objective = random_objective(config, device)
-    batches = batches_of(objective, config, batch, device)
-    stage = replace(config.unet_stage, batch_size=batch)
+    batches = batches_of(objective, config, stage.batch_size, device)
     samples: dict[str, list[float]] = {way: [] for way in WAYS}
     with TemporaryDirectory() as run:
         trainer = Trainer(objective.train(), stage, Path(run), config.seed)
@@ -51,7 +53,7 @@ def time_training(config: ModelConfig, name: str, batch: int, repeats: int, note
         "kind": "training",
         "settings": {
             "model": name,
-            "batch": batch,
+            "batch": stage.batch_size,
             "precision": stage.precision,
             "device_name": device_name(device),
             "threads": torch.get_num_threads(),

@@ -252,7 +252,7 @@ def precision(
 @app.command()
 def training(
     config: Annotated[str, typer.Option("--config", help="flowsep, diffusionsep or a YAML file.")] = "flowsep",
-    batch: Annotated[int, typer.Option(help="Items of a step.", min=1)] = 1,
+    batch: Annotated[int | None, typer.Option(help="Items of a step. [default: the configuration's]", min=1)] = None,
     repeats: Annotated[int, typer.Option(help="Steps that count, each way, after one that does not.", min=1)] = 3,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the report as JSON.")] = None,
     overwrite: Overwrite = False,
