@@ -118,7 +118,7 @@ class RecipeStage:
     stage: str = ""  # one of STAGE_KINDS
     name: str = ""  # of its folder; the stage's if empty
     overrides: tuple[str, ...] = ()  # key.sub=value, for this stage only
-    start: str = ""  # flow, diffusion: name of the earlier stage whose UNet is trained on
+    start: str = ""  # flow, diffusion, vocoder: name of the earlier stage whose network is trained on
     teacher: bool = False  # text: needs --teacher
     captions: str = ""  # text: CSV with a caption column, in the folder of the clips
     tokenizer: str = ""  # text: model whose tokenizer is used; training one breaks ties at random

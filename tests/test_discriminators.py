@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from flowsep.config import VocoderLossConfig
 from flowsep.errors import ModelError
 from flowsep.training.objectives import VocoderObjective
-from flowsep.training.recipes import copy_vocoder, train_vocoder
+from flowsep.training.recipes import copy_weights, train_vocoder, trained_vocoder
 from tests.tiny import MIXTURE, STAGE, tiny_separator, write_clips
 from vocoder.discriminators import (
     DiscriminatorConfig,
@@ -114,10 +114,12 @@ def test_a_vocoder_goes_on_from_a_model_with_an_adversary_and_resumes_exactly(tm
 
 
 def test_a_model_without_a_fitting_vocoder_is_refused(tmp_path):
-    separator = tiny_separator()
-    separator.vocoder = None
-    with pytest.raises(ModelError, match="no vocoder"):
-        copy_vocoder(Vocoder(MIXTURE.vocoder), separator, "it")
-    other = Vocoder(replace(MIXTURE.vocoder, upsample_initial_channel=2 * MIXTURE.vocoder.upsample_initial_channel))
+    tiny_separator().save_pretrained(tmp_path / "model")
+    wide = replace(MIXTURE.vocoder, upsample_initial_channel=2 * MIXTURE.vocoder.upsample_initial_channel)
     with pytest.raises(ModelError, match="does not fit"):
-        copy_vocoder(other, tiny_separator(), "it")
+        copy_weights(Vocoder(wide), trained_vocoder(tmp_path / "model"), "it")
+    silent = tiny_separator()
+    silent.vocoder = None
+    silent.save_pretrained(tmp_path / "silent")
+    with pytest.raises(ModelError, match="no vocoder"):
+        trained_vocoder(tmp_path / "silent")

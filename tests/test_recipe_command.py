@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 
 import pytest
+from safetensors.torch import load_file
 
 from flowsep.checkpoint import load_separator
 from flowsep.cli import main
@@ -35,6 +36,7 @@ recipe:
   - {stage: flow}
   - {stage: flow, name: flow-more, start: flow, overrides: [flow_stage.learning_rate=5e-4]}
   - {stage: vocoder, overrides: [data.crop_seconds=0.48]}
+  - {stage: vocoder, name: vocoder-more, start: vocoder, overrides: [data.crop_seconds=0.48, vocoder_loss.mel=3]}
   - {stage: export, mask_exponent: 0.5}
   - {stage: calibrate}
 """
@@ -91,21 +93,22 @@ def test_a_run_killed_in_and_after_every_stage_equals_one_that_was_not(material,
             continue
         if model is not None:
             break
-    assert killed == ["text", "flow", "flow-more", "vocoder", "export", "calibrate"]
+    assert killed == ["text", "flow", "flow-more", "vocoder", "vocoder-more", "export", "calibrate"]
     assert contents(model) == contents(whole[0])
-    assert any("[2/6] flow: stopped at step 1; the same command goes on here" in line for line in said)
-    assert any("[5/6] export: no time left" in line for line in said)
+    assert any("[2/7] flow: stopped at step 1; the same command goes on here" in line for line in said)
+    assert any("[6/7] export: no time left" in line for line in said)
 
 
 def test_every_stage_is_announced_and_hashes_and_figures_come_last(whole):
     model, said = whole
     assert [line for line in said if line.startswith("[")] == [
-        "[1/6] text: 2 steps",
-        "[2/6] flow: 2 steps",
-        "[3/6] flow-more: 2 steps",
-        "[4/6] vocoder: 2 steps",
-        "[5/6] export: begins",
-        "[6/6] calibrate: begins",
+        "[1/7] text: 2 steps",
+        "[2/7] flow: 2 steps",
+        "[3/7] flow-more: 2 steps",
+        "[4/7] vocoder: 2 steps",
+        "[5/7] vocoder-more: 2 steps",
+        "[6/7] export: begins",
+        "[7/7] calibrate: begins",
     ]
     assert f"{chain.sha256(model / 'unet' / 'diffusion_pytorch_model.safetensors')}  unet/" in "\n".join(said)
     assert any(line.startswith("SI-SDR improvement") for line in said)
@@ -114,6 +117,12 @@ def test_every_stage_is_announced_and_hashes_and_figures_come_last(whole):
     weights = (model / "unet" / "diffusion_pytorch_model.safetensors").stat().st_size
     assert weights < 0.6 * (model.parent / "flow-more/model/unet/diffusion_pytorch_model.safetensors").stat().st_size
     assert contents(model.parent / "flow/model") != contents(model.parent / "flow-more/model")
+    first, more = (
+        load_file(model.parent / name / "vocoder" / "diffusion_pytorch_model.safetensors")
+        for name in ("vocoder", "vocoder-more")
+    )
+    moved = max((more[name] - first[name]).abs().max().item() for name in first)
+    assert 0 < moved < 0.01  # two small steps from where the stage before it ended
 
 
 def test_what_is_done_is_not_done_again(material, whole, monkeypatch):
@@ -121,8 +130,8 @@ def test_what_is_done_is_not_done_again(material, whole, monkeypatch):
         monkeypatch.setattr(chain, name, None)  # calling it fails
     said = []
     again = train_recipe(material[0], ["flow_stage.workers=2"], material[1], whole[0].parent, say=said.append)
-    assert again == whole[0] and [line.partition(": ")[2] for line in said[:6]] == ["done before"] * 6
-    assert said[6:] == whole[1][6:]
+    assert again == whole[0] and [line.partition(": ")[2] for line in said[:7]] == ["done before"] * 7
+    assert said[7:] == whole[1][7:]
 
 
 @pytest.mark.parametrize(
@@ -187,7 +196,8 @@ def test_missing_material_and_bad_recipes_say_what_to_do_before_any_work(materia
         train_recipe("small", (), replace(sources, teacher=tmp_path), run)
     text = path.read_text()
     for old, new, words in (
-        ("start: flow,", "start: vocoder,", "'vocoder', which is no earlier stage"),
+        ("start: flow,", "start: vocoder,", "'vocoder', which is no earlier stage of its kind"),
+        ("start: vocoder,", "start: flow,", "'flow', which is no earlier stage of its kind"),
         ("name: flow-more", "name: flow", "two stages alike"),
         ("{stage: calibrate}", "{stage: polish}", "unknown stage 'polish'"),
         ("{stage: calibrate}", "{stage: calibrate, sped: 3}", "sped"),
@@ -231,7 +241,7 @@ def test_teacher_captions_and_tokenizer_reach_the_text_stage_and_its_marker(mate
     )
     marker = json.loads((tmp_path / "run" / "text" / "stage.json").read_text())
     assert marker["files"] is None and len(marker["settings"]["teacher"]) == 64
-    assert said == ["[1/6] text: 2 steps", "[1/6] text: stopped at step 0; the same command goes on here"]
+    assert said == ["[1/7] text: 2 steps", "[1/7] text: stopped at step 0; the same command goes on here"]
 
 
 def test_the_shipped_models_recipe_can_be_read():

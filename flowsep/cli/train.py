@@ -158,7 +158,7 @@ def diffusion(stage: Stage, parts: Parts, watch: Watch) -> None:
 @spread
 def vocoder(
     stage: Stage,
-    start: Annotated[Path | None, typer.Option("--from", help="A model whose vocoder to go on from (small).")] = None,
+    start: Annotated[Path | None, typer.Option("--from", help="A model, or a vocoder, to go on from (small).")] = None,
     *,
     watch: Watch,
 ) -> None:

@@ -95,8 +95,11 @@ class Chain:
                 raise InputError(
                     f"the stage {name_of(stage)} reads {captions}, which is not there; give --captions FILE"
                 )
-            if stage.start and stage.start not in map(name_of, self.stages[:number]):
-                raise UsageError(f"the stage {name_of(stage)} starts from {stage.start!r}, which is no earlier stage")
+            kinds = ("vocoder",) if stage.stage == "vocoder" else ("flow", "diffusion")
+            if stage.start and stage.start not in [name_of(s) for s in self.stages[:number] if s.stage in kinds]:
+                raise UsageError(
+                    f"the stage {name_of(stage)} starts from {stage.start!r}, which is no earlier stage of its kind"
+                )
 
     def captions(self, stage: RecipeStage) -> Path | None:
         """The captions that a stage reads."""
@@ -157,7 +160,8 @@ class Chain:
         elif stage.stage == "vae":
             train_vae(config, data, folder, minutes, quiet)
         elif stage.stage == "vocoder":
-            train_vocoder(config, data, folder, max_minutes=minutes, quiet=quiet)
+            start = self.run / stage.start / WRITES["vocoder"] if stage.start else None
+            train_vocoder(config, data, folder, start, minutes, quiet)
         elif stage.stage in ("flow", "diffusion"):
             codec, text = (self.earlier(number, kind) for kind in ("vae", "text"))
             start = self.run / stage.start / "model" if stage.start else None
@@ -191,7 +195,8 @@ class Chain:
             found["teacher"] = weights_hash(self.sources.teacher) if stage.teacher and self.sources.teacher else None
         if stage.stage == "calibrate":
             found["mixtures"] = sha256(self.mixtures or VALID)
-        before = range(number) if stage.stage not in ("text", "vae", "vocoder") else ()
+        alone = stage.stage in ("text", "vae", "vocoder")
+        before = [n for n in range(number) if not alone or name_of(self.stages[n]) == stage.start]
         found["after"] = {name_of(self.stages[n]): digest(self.settings[n]) for n in before}
         return json.loads(json.dumps(found))
 

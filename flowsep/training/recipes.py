@@ -129,12 +129,12 @@ def train_vocoder(
     """Train the BigVGAN generator; writes run/vocoder and returns it.
 
     By spectral reconstruction, and where vocoder_loss.adversarial has a weight against discriminators, which are not
-    kept. `start` is a model, its folder or the name of a shipped one, whose vocoder is trained on.
+    kept. `start` is a model, its folder or the name of a shipped one, whose vocoder is trained on, or what this wrote.
     """
     prepare_run(config, run)
     vocoder = Vocoder(config.vocoder)
     if start is not None:
-        copy_vocoder(vocoder, load_separator(start, "cpu"), str(start))
+        copy_weights(vocoder, trained_vocoder(start), f"the vocoder of {start}")
     _, dataset = training_data(config, data)
     objective = VocoderObjective(vocoder, config)
     fit(objective, dataset, config.vocoder_stage, run, config.seed, max_minutes, quiet=quiet)
@@ -143,11 +143,14 @@ def train_vocoder(
     return run / "vocoder"
 
 
-def copy_vocoder(vocoder: Vocoder, trained: LatentSeparator, name: str) -> None:
-    """The weights of a trained model's vocoder; ModelError where it has none or one of another shape."""
-    if trained.vocoder is None:
-        raise ModelError(f"{name} has no vocoder to go on from; give a model that has one")
-    copy_weights(vocoder, trained.vocoder, f"the vocoder of {name}")
+def trained_vocoder(start: Path) -> Vocoder:
+    """The vocoder of a model, or the one that `train_vocoder` wrote; ModelError where the model has none."""
+    if (start / "config.json").is_file():
+        return Vocoder.from_pretrained(start)
+    vocoder = load_separator(start, "cpu").vocoder
+    if vocoder is None:
+        raise ModelError(f"{start} has no vocoder to go on from; give a model that has one")
+    return vocoder
 
 
 def copy_weights(network: nn.Module, trained: nn.Module, what: str) -> None:
