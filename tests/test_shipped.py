@@ -51,7 +51,6 @@ def test_the_example_is_taken_apart_by_description(small):
 
 
 def test_the_vocoder_gives_noise_like_sounds_back_their_bands(small):
-    # Tonal sounds it does not, see the model card: a short run without discriminators.
     engine, _, _ = normalise(build_example(seed=0).parts["a car engine running"])
     mel = small.log_mel(stft(small.pad(engine), small.mel))
     with torch.inference_mode():
@@ -59,6 +58,17 @@ def test_the_vocoder_gives_noise_like_sounds_back_their_bands(small):
     found = small.log_mel(stft(small.pad(again), small.mel))
     assert (found - mel).abs().mean() < 0.7
     assert torch.corrcoef(torch.stack([found.mean(1)[0], mel.mean(1)[0]]))[0, 1] > 0.8
+
+
+def test_the_vocoder_gives_a_low_tone_back(small):
+    # High ones it does not, see the model card.
+    tone = 0.3 * torch.sin(2 * torch.pi * 300 * torch.arange(32000) / 16000)
+    mel = small.log_mel(stft(small.pad(tone[None]), small.mel))
+    with torch.inference_mode():
+        again = small.voice(mel, len(tone))[0]
+    power = torch.fft.rfft(again * torch.hann_window(len(tone))).abs().square()
+    assert abs(level_db(again) - level_db(tone)) < 3
+    assert power[570:630].sum() > 0.9 * power.sum()  # bins of half a hertz
 
 
 def test_both_renderings_work(small):
