@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from flowsep.masks.separator import MaskSeparator
     from flowsep.separator import LatentSeparator
     from flowsep.text import TextEncoder
+    from vocoder.model import Vocoder
 
 SHIPPED = Path(__file__).parent / "pretrained"
 CLASSES = {"FlowSep": "flow", "DiffusionSep": "diffusion"}  # in model_index.json, and the method of each
@@ -165,6 +166,20 @@ def load_folder(folder: Path, dtype: torch.dtype) -> LatentSeparator | MaskSepar
     if "presence" in scheduler:
         separator.presence = PresenceConfig(**scheduler["presence"])
     return separator.eval().requires_grad_(False)
+
+
+def load_vocoder(folder: Path) -> Vocoder:
+    """The vocoder that `flowsep train vocoder` wrote; ModelError for a folder that holds none, or a damaged one."""
+    from safetensors import SafetensorError
+
+    from vocoder.model import Vocoder
+
+    try:
+        return Vocoder.from_pretrained(folder)
+    except (OSError, AttributeError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ModelError(
+            f"{folder} holds no vocoder that can be read; give what flowsep train vocoder wrote"
+        ) from error
 
 
 def refuse_missing(component: str, found: dict[str, Any]) -> None:

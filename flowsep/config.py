@@ -85,6 +85,11 @@ class UNetLossConfig:
     snr: float = 0.0  # log error energy of the rendered spectrogram, which is what SI-SDR sees
     condition_dropout: float = 0.1  # per item: the query is replaced by the empty caption
 
+    @property
+    def needs_waveforms(self) -> bool:
+        """Whether a loss looks at the rendering, which kept latents cannot give."""
+        return any((self.mel, self.mask, self.snr))
+
 
 @dataclass(frozen=True)
 class FlowLossConfig(UNetLossConfig):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from flowsep.checkpoint import load_vocoder
 from flowsep.config import VocoderLossConfig
 from flowsep.errors import ModelError
 from flowsep.training.objectives import VocoderObjective
@@ -123,3 +124,11 @@ def test_a_model_without_a_fitting_vocoder_is_refused(tmp_path):
     silent.save_pretrained(tmp_path / "silent")
     with pytest.raises(ModelError, match="no vocoder"):
         trained_vocoder(tmp_path / "silent")
+
+
+@pytest.mark.parametrize("damage", ["{}", '{"mel": 3}', "[]", "not json"])
+def test_a_folder_without_a_readable_vocoder_says_what_to_give(tmp_path, damage):
+    (tmp_path / "config.json").write_text(damage)
+    for read in (trained_vocoder, load_vocoder):
+        with pytest.raises(ModelError, match="holds no vocoder that can be read; give what"):
+            read(tmp_path)

@@ -19,7 +19,7 @@ from flowsep.benchmark.timing import Timing, measure
 from flowsep.config import ModelConfig
 from flowsep.errors import UsageError
 from flowsep.training.loop import Trainer, training_device
-from flowsep.training.objectives import DiffusionObjective, FlowObjective, LatentObjective
+from flowsep.training.objectives import LatentObjective, latent_objective
 
 WAYS = ("encoded at every step", "latents kept", "latents and text states kept")
 
@@ -33,7 +33,7 @@ def time_training(
     take turns, so that what else the machine does meets each alike; the first round does not count. UsageError for a
     loss that cannot be had from latents.
     """
-    if any((config.unet_loss.mel, config.unet_loss.mask, config.unet_loss.snr)):
+    if config.unet_loss.needs_waveforms:
         raise UsageError(f"the losses of {name} need waveforms, so that no latents can be kept; set them to 0")
     device, stage = training_device(), config.unet_stage
     stage = replace(stage, batch_size=batch or stage.batch_size)
@@ -66,9 +66,8 @@ def time_training(
 def random_objective(config: ModelConfig, device: torch.device) -> LatentObjective:
     """Loss and networks of this configuration, random weights, the UNet to be trained."""
     separator = random_separator(config, device, torch.float32)
-    kinds: dict[str, type[LatentObjective]] = {"flow": FlowObjective, "diffusion": DiffusionObjective}
     unet = separator.unet.requires_grad_(True)
-    return kinds[config.method](unet, separator.text, separator.codec, config).to(device)
+    return latent_objective(unet, separator.text, separator.codec, config).to(device)
 
 
 def batches_of(

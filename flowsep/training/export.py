@@ -7,10 +7,9 @@ from pathlib import Path
 
 import torch
 
-from flowsep.checkpoint import load_separator, read_json
+from flowsep.checkpoint import load_separator, load_vocoder, read_json
 from flowsep.errors import UsageError
 from flowsep.masks.separator import MaskSeparator
-from vocoder.model import Vocoder
 
 
 def export_model(
@@ -32,7 +31,7 @@ def export_model(
             raise UsageError("a mask separator has no vocoder, steps, exponent or mel frames; leave them out")
     else:
         if vocoder is not None:
-            separator.vocoder = Vocoder.from_pretrained(vocoder)
+            separator.vocoder = load_vocoder(vocoder)
         separator.sampling = replace(
             separator.sampling,
             steps=steps or separator.sampling.steps,

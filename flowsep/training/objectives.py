@@ -165,7 +165,7 @@ class LatentObjective(nn.Module):
         loss, estimate = self.latent_loss(*self.encode(mels, mixture_mel), batch["text"])
         parts = {self.method: loss}
         total = getattr(self.weights, self.method) * loss
-        if self.weights.mel or self.weights.mask or self.weights.snr:
+        if self.weights.needs_waveforms:
             decoded = [mel.float() for mel in self.decode_streams(estimate)]
             with full_precision(estimate):
                 rendered = rendering_losses(
@@ -257,6 +257,12 @@ class DiffusionObjective(LatentObjective):
 def power_of(spectrum: Tensor) -> Tensor:
     """Squared magnitudes, real, of a complex spectrum of any shape."""
     return spectrum.real.square() + spectrum.imag.square()
+
+
+def latent_objective(unet: nn.Module, text: TextEncoder, codec: nn.Module, config: ModelConfig) -> LatentObjective:
+    """The objective of the configuration's method."""
+    kinds: dict[str, type[LatentObjective]] = {kind.method: kind for kind in (FlowObjective, DiffusionObjective)}
+    return kinds[config.method](unet, text, codec, config)
 
 
 def full_precision(like: Tensor) -> torch.autocast:

@@ -11,7 +11,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from flowsep.checkpoint import SHIPPED, load_separator, load_text, save_text, separator_class, write_json
+from flowsep.checkpoint import (
+    SHIPPED,
+    load_separator,
+    load_text,
+    load_vocoder,
+    save_text,
+    separator_class,
+    write_json,
+)
 from flowsep.config import ModelConfig, load_config, save_config
 from flowsep.data.dataset import MixtureDataset
 from flowsep.data.doubtful import without_listed
@@ -31,7 +39,7 @@ from flowsep.text import TextEncoder, build_t5, load_tokenizer, train_tokenizer
 from flowsep.training.latents import latent_dataset
 from flowsep.training.loop import fit, latest_checkpoint, training_device
 from flowsep.training.media import MediaLogger, VAEMedia
-from flowsep.training.objectives import DiffusionObjective, FlowObjective, VAEObjective, VocoderObjective
+from flowsep.training.objectives import VAEObjective, VocoderObjective, latent_objective
 from flowsep.training.teacher import meanings_of, teacher_words
 from flowsep.training.wordings import UNHEARD, TextObjective, WordingDataset, nearest_classes, wording_accuracy
 from flowsep.unet import build_unet
@@ -146,7 +154,7 @@ def train_vocoder(
 def trained_vocoder(start: Path) -> Vocoder:
     """The vocoder of a model, or the one that `train_vocoder` wrote; ModelError where the model has none."""
     if (start / "config.json").is_file():
-        return Vocoder.from_pretrained(start)
+        return load_vocoder(start)
     vocoder = load_separator(start, "cpu").vocoder
     if vocoder is None:
         raise ModelError(f"{start} has no vocoder to go on from; give a model that has one")
@@ -268,7 +276,7 @@ def refuse_untrainable(config: ModelConfig, method: str, codec: Path | None) -> 
         )
     if config.codec.kind == "vae" and codec is None:
         raise UsageError("codec.kind is 'vae': train it first (flowsep train vae) and give its folder with --vae")
-    if config.data.pool and any((config.unet_loss.mel, config.unet_loss.mask, config.unet_loss.snr)):
+    if config.data.pool and config.unet_loss.needs_waveforms:
         raise UsageError(
             "data.pool keeps latents, and the losses mel, mask and snr need waveforms; set one or the other"
         )
@@ -304,10 +312,8 @@ def train_unet(
     trained = load_separator(start, "cpu") if start is not None else None
     if trained is not None:
         copy_unet(unet, trained, config, str(start))
-    objective = {"flow": FlowObjective, "diffusion": DiffusionObjective}[config.method](
-        unet, encoder, latent_codec, config
-    )
-    loaded = Vocoder.from_pretrained(vocoder) if vocoder else None
+    objective = latent_objective(unet, encoder, latent_codec, config)
+    loaded = load_vocoder(vocoder) if vocoder else None
     separator = separator_class(config.method).of_parts(config, unet, latent_codec, encoder, loaded)
     if trained is not None:
         separator.vocoder = loaded or trained.vocoder
