@@ -44,12 +44,16 @@ class SamplingConfig:
             raise ValueError(f"unknown sampling.vocoder_mel {self.vocoder_mel!r}; choose from generated, blended")
 
 
+OPTIMISERS = ("adamw", "muon")
+
+
 @dataclass(frozen=True)
 class StageConfig:
     """One training stage: optimiser, schedule, length."""
 
     steps: int = 100_000
     batch_size: int = 4
+    optimiser: str = "adamw"  # adamw | muon: on the matrices inside the network, AdamW on the rest
     learning_rate: float = 5e-5
     final_learning_rate: float = 1.0  # at the end of the decay, as a share; 1.0 = constant, as FlowSep
     decay_share: float = 0.0  # the last share of the steps in which the rate falls to it, along a cosine
@@ -66,6 +70,8 @@ class StageConfig:
     def __post_init__(self) -> None:
         if self.precision not in ("no", "bf16", "fp16"):
             raise ValueError(f"unknown precision {self.precision!r}; choose from no, bf16, fp16")
+        if self.optimiser not in OPTIMISERS:
+            raise ValueError(f"unknown optimiser {self.optimiser!r}; choose from {', '.join(OPTIMISERS)}")
         for name in ("steps", "batch_size", "checkpoint_steps", "log_steps", "media_steps", "workers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")

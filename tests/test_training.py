@@ -51,10 +51,13 @@ def losses_of(run):
     return {row["step"]: row["train/loss"] for row in rows if "train/loss" in row}
 
 
-def test_a_run_that_was_interrupted_and_resumed_equals_one_that_was_not(clips, text, tmp_path):
-    whole = train_flow(CONFIG, clips, tmp_path / "whole", text=text, quiet=True)
-    train_flow(CONFIG, clips, tmp_path / "parts", text=text, max_minutes=0, quiet=True)  # stops after its first step
-    more = replace(CONFIG, flow_stage=replace(STAGE, workers=2))  # the number of processes changes no item
+@pytest.mark.parametrize("optimiser", ["adamw", "muon"])
+def test_a_run_that_was_interrupted_and_resumed_equals_one_that_was_not(clips, text, tmp_path, optimiser):
+    stage = replace(STAGE, optimiser=optimiser)
+    config = replace(CONFIG, flow_stage=stage)
+    whole = train_flow(config, clips, tmp_path / "whole", text=text, quiet=True)
+    train_flow(config, clips, tmp_path / "parts", text=text, max_minutes=0, quiet=True)  # stops after its first step
+    more = replace(CONFIG, flow_stage=replace(stage, workers=2))  # the number of processes changes no item
     resumed = train_flow(more, clips, tmp_path / "parts", text=text, quiet=True)
     expected, found = weights_of(whole), weights_of(resumed)
     assert all(torch.equal(expected[key], found[key]) for key in expected)
@@ -133,6 +136,13 @@ def test_a_checkpoint_of_another_configuration_is_refused(clips, text, tmp_path)
     wider = replace(CONFIG, unet=replace(CONFIG.unet, channels=(16, 48)))
     with pytest.raises(ModelError, match="does not fit this configuration"):
         train_flow(wider, clips, tmp_path / "run", text=text, quiet=True)
+
+
+def test_a_checkpoint_of_another_optimiser_is_refused(clips, text, tmp_path):
+    train_flow(CONFIG, clips, tmp_path / "run", text=text, max_minutes=0, quiet=True)
+    muon = replace(CONFIG, flow_stage=replace(STAGE, optimiser="muon"))
+    with pytest.raises(ModelError, match="another optimiser"):
+        train_flow(muon, clips, tmp_path / "run", text=text, quiet=True)
 
 
 def test_excluded_classes_reach_no_mixture_and_no_wording(clips, tmp_path):

@@ -23,6 +23,7 @@ from flowsep.checkpoint import write_json
 from flowsep.config import StageConfig
 from flowsep.data.dataset import collate
 from flowsep.errors import ModelError, UsageError
+from flowsep.training.optimisers import build_optimiser
 
 
 class FromStep(Sampler[list[int]]):
@@ -92,12 +93,12 @@ class Trainer:
         if self.accelerator.num_processes > 1:
             raise UsageError("training runs in one process for now; start it without torchrun or accelerate launch")
         self.parameters = [parameter for parameter in objective.parameters() if parameter.requires_grad]
-        optimiser = torch.optim.AdamW(
-            self.parameters, lr=stage.learning_rate, weight_decay=stage.weight_decay, fused=True
-        )
         # With -1 the n-th update decays by (1 + n) / (10 + n), as FlowSep's does.
         self.average = EMAModel(self.parameters, decay=stage.ema, update_after_step=-1)
-        self.wrapped, self.optimiser = self.accelerator.prepare(objective, optimiser)
+        self.wrapped = self.accelerator.prepare(objective)  # to its device, before the optimiser looks at the weights
+        self.optimiser = self.accelerator.prepare(
+            build_optimiser(objective, stage.optimiser, stage.learning_rate, stage.weight_decay)
+        )
         self.average.to(self.accelerator.device)
         saved = latest_checkpoint(run)
         self.step = 0 if saved is None else self.resume(saved)
@@ -193,7 +194,12 @@ class Trainer:
                 parameter.copy_(weights[name])
             for name, buffer in self.buffers().items():
                 buffer.copy_(buffers[name])
-        self.optimiser.load_state_dict(state["optimiser"])
+        try:
+            self.optimiser.load_state_dict(state["optimiser"])
+        except (KeyError, ValueError) as error:
+            raise ModelError(
+                f"{folder} was written with another optimiser; set that one, or use a new --run"
+            ) from error
         self.average.shadow_params = [shadows[name].to(p.device) for name, p in parameters.items()]
         self.average.optimization_step = numbers["ema_updates"]
         return int(numbers["step"])
