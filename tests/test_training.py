@@ -286,6 +286,20 @@ def test_training_can_go_on_from_a_model(clips, text, tmp_path):
         train_flow(wider, clips, tmp_path / "third", start=first, quiet=True)
 
 
+def test_a_network_trained_on_with_another_text_encoder_first_learns_to_read_it(clips, text, tmp_path):
+    first = train_flow(CONFIG, clips, tmp_path / "first", text=text, quiet=True)
+    still = replace(CONFIG, flow_stage=replace(STAGE, steps=1, learning_rate=0.0))
+    other = train_text(replace(CONFIG, seed=5), clips, tmp_path / "text", tokenizer=text / "tokenizer", quiet=True)
+    second = train_flow(still, clips, tmp_path / "second", text=other, start=first, quiet=True)
+    expected, found = load_part(first / "unet"), load_part(second / "unet")
+    moved = {name for name in expected if not torch.equal(expected[name], found[name])}
+    assert "class_embedding.weight" in moved
+    assert all(name == "class_embedding.weight" or "attn2.to_" in name for name in moved)
+    assert torch.equal(
+        load_part(second / "text_encoder")["shared.weight"], load_part(other / "text_encoder")["shared.weight"]
+    )
+
+
 def test_a_damaged_checkpoint_says_what_to_do(clips, text, tmp_path):
     train_flow(CONFIG, clips, tmp_path / "run", text=text, quiet=True, max_minutes=0)
     (tmp_path / "run" / "checkpoints" / "step-1" / "ema.safetensors").write_bytes(b"nothing")

@@ -40,6 +40,7 @@ from flowsep.training.latents import latent_dataset
 from flowsep.training.loop import fit, latest_checkpoint, training_device
 from flowsep.training.media import MediaLogger, VAEMedia
 from flowsep.training.objectives import VAEObjective, VocoderObjective, latent_objective
+from flowsep.training.rereading import reread
 from flowsep.training.teacher import meanings_of, teacher_words
 from flowsep.training.wordings import UNHEARD, TextObjective, WordingDataset, nearest_classes, wording_accuracy
 from flowsep.unet import build_unet
@@ -226,6 +227,11 @@ def class_wordings(config: ModelConfig, data: Path) -> tuple[dict[str, list[str]
     return wordings, families
 
 
+def known_texts(config: ModelConfig, data: Path) -> list[str]:
+    """Every wording of `class_wordings` once."""
+    return sorted({text for texts in class_wordings(config, data)[0].values() for text in texts})
+
+
 def read_captions(path: Path) -> list[str]:
     """The caption column of a CSV file; InputError where there is none."""
     import csv
@@ -300,7 +306,8 @@ def train_unet(
     `codec` is a folder written by `train_vae`; patches need none. `text` is one written by `train_text`, or a model
     folder; it is needed unless config.text.hub names an encoder. `vocoder` is a saved vocoder to include. `start` is
     a model, its folder or the name of a shipped one, whose text encoder, vocoder and (of the same process) mask
-    exponent are kept and whose UNet is trained on. `background` is as in `training_data`.
+    exponent are kept and whose UNet is trained on. With a `text` of its own beside it the UNet first learns to read
+    that one (`reread`). `background` is as in `training_data`.
     """
     refuse_untrainable(config, method, codec)
     refuse_other_method(config, run)
@@ -312,6 +319,7 @@ def train_unet(
     trained = load_separator(start, "cpu") if start is not None else None
     if trained is not None:
         copy_unet(unet, trained, config, str(start))
+        reread(unet, trained.text, encoder, known_texts(config, data))
     objective = latent_objective(unet, encoder, latent_codec, config)
     loaded = load_vocoder(vocoder) if vocoder else None
     separator = separator_class(config.method).of_parts(config, unet, latent_codec, encoder, loaded)
