@@ -1,5 +1,6 @@
 """The model that ships: small enough, licensed, and able to do what the README says."""
 
+import hashlib
 import os
 import re
 from pathlib import Path
@@ -37,6 +38,15 @@ def test_all_shipped_weights_are_half_precision_safetensors_of_at_most_24_mb():
 def test_the_model_has_a_card_and_names_its_recordings():
     assert "## Limits" in (SHIPPED / "small" / "README.md").read_text()
     assert "philharmonia" in (SHIPPED / "small" / "ATTRIBUTIONS.md").read_text()
+
+
+def test_the_card_has_the_checksums_of_the_weights_that_ship():
+    folder = SHIPPED / "small"
+    said = dict(
+        reversed(line.split()) for line in (folder / "README.md").read_text().splitlines() if ".safetensors" in line
+    )
+    files = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*.safetensors")}
+    assert said == {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items()}
 
 
 def test_the_example_is_taken_apart_by_description(small):
