@@ -319,7 +319,8 @@ def train_unet(
     trained = load_separator(start, "cpu") if start is not None else None
     if trained is not None:
         copy_unet(unet, trained, config, str(start))
-        reread(unet, trained.text, encoder, known_texts(config, data))
+        if text is not None and config.text.hub is None and latest_checkpoint(run) is None:
+            reread(unet, trained.text, encoder, known_texts(config, data))
     objective = latent_objective(unet, encoder, latent_codec, config)
     loaded = load_vocoder(vocoder) if vocoder else None
     separator = separator_class(config.method).of_parts(config, unet, latent_codec, encoder, loaded)
