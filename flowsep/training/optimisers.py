@@ -43,10 +43,11 @@ class MuonAndAdamW(Optimizer):
         for kernel, matrix in zip(kernels, self.matrices, strict=True):
             kernel.register_post_accumulate_grad_hook(lender(matrix))
         # Steps as long as AdamW's usually are, so that one learning rate serves both (Liu et al., 2025).
-        self.parts = [torch.optim.Muon(self.matrices, adjust_lr_fn="match_rms_adamw", **settings)]
-        if rest:
-            self.parts.append(torch.optim.AdamW(rest, fused=True, **settings))
-        super().__init__([{"params": self.matrices}, *([{"params": rest}] if rest else [])], settings)
+        self.parts = [
+            torch.optim.Muon(self.matrices, adjust_lr_fn="match_rms_adamw", **settings),
+            torch.optim.AdamW(rest, fused=True, **settings),
+        ]
+        super().__init__([*self.matrices, *rest], settings)
         self.share_groups()
 
     def share_groups(self) -> None:
