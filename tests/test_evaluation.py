@@ -10,6 +10,7 @@ from flowsep.cli import main
 from flowsep.data.manifest import read_manifest
 from flowsep.data.mixing import energy
 from flowsep.errors import InputError
+from flowsep.evaluation.complete import complete_lines, complete_report
 from flowsep.evaluation.oracle import ClassSpectra, oracle_lines, oracle_recipe, oracle_row
 from flowsep.evaluation.recipe import MixtureRow, draw_recipe, read_recipe, render_row, write_recipe
 from flowsep.evaluation.run import captions_of, evaluate_recipe, evaluate_row, other_queries, summary_lines
@@ -203,3 +204,52 @@ def test_the_validation_list_is_readable_and_has_two_hundred_mixtures():
 
     rows = read_recipe(PHRASINGS.with_name("mixtures_valid.csv"))
     assert len(rows) == 200 and len({row.target_class for row in rows}) > 140
+
+
+SHORT = replace(ROW, target_offset_s=0.0, length_s=1.0)  # no longer than the tiny models' windows
+
+
+def test_a_complete_evaluation_has_steps_vocoder_time_and_size(data):
+    separator = tiny_separator()
+    rows = [SHORT, replace(SHORT, id="t1", snr_db=-2.0)]
+    report = complete_report(separator, rows, data, SampleOptions(), "small")
+    for steps in (1, 10):
+        options = SampleOptions(steps=steps)
+        alone = evaluate_recipe(separator, rows, data, options, "m", "r")["si_sdri"]["mean"]
+        assert report["steps"][str(steps)]["mean"] == pytest.approx(alone, abs=1e-4)
+    means = {steps: figure["mean"] for steps, figure in report["steps"].items()}
+    best = str(report["best_of_few"]["steps"])
+    assert means[best] == max(means[few] for few in ("1", "2", "4"))
+    assert report["best_of_few"]["mean"] == pytest.approx(means[best] - means["10"], abs=1e-6)
+    vocoded = evaluate_recipe(separator, rows, data, SampleOptions(render="vocoder"), "m", "r")
+    assert report["vocoder"]["log_mel_l1_ratio"] == vocoded["log_mel_l1_ratio"]
+    assert report["seconds_per_10_s"] > 0 and 0 < report["weights_mb"] < report["shipped_mb"] <= 24
+    text = "\n".join(complete_lines(report))
+    assert "SI-SDR improvement at 4 steps" in text and "over the mixture, of the means" in text and "10 s" in text
+
+
+def test_a_complete_evaluation_leaves_out_what_a_model_does_not_have(data):
+    separator = tiny_separator()
+    separator.vocoder = None
+    assert "vocoder" not in complete_report(separator, [SHORT], data, SampleOptions(), "small")
+    report = complete_report(tiny_masker(), [SHORT], data, SampleOptions(), "small")
+    assert "steps" not in report and "vocoder" not in report and report["seconds_per_10_s"] > 0
+    assert "steps" not in "\n".join(complete_lines(report))
+
+
+@pytest.mark.parametrize(
+    "words", [["--steps", "2"], ["--oracle"], ["--render", "vocoder"], ["--model", "small,mixture"]]
+)
+def test_a_complete_evaluation_refuses_what_it_varies_itself(words, data, tmp_path, capsys):
+    write_recipe(tmp_path / "recipe.csv", [ROW])
+    asked = ["evaluate", "--data", str(data), "--recipe", str(tmp_path / "recipe.csv"), "--complete", *words]
+    assert main(asked) == 2
+    assert "--complete" in capsys.readouterr().err
+
+
+def test_the_command_prints_the_complete_table(data, tmp_path, capsys):
+    write_recipe(tmp_path / "recipe.csv", [ROW])
+    asked = ["evaluate", "--data", str(data), "--recipe", str(tmp_path / "recipe.csv"), "--complete", "-q"]
+    assert main([*asked, "-o", str(tmp_path / "out.json")]) == 0
+    assert "all weights that ship" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out.json").read_text())["complete"]["steps"]["10"]["mean"]

@@ -62,6 +62,14 @@ class Scoring:
             "and what needs no learning.",
         ),
     ] = False
+    complete: Annotated[
+        bool,
+        typer.Option(
+            "--complete",
+            help="Of a recipe: also 1, 2, 4 and 10 steps, the vocoder rendering, "
+            "the time for 10 s and the size of the weights.",
+        ),
+    ] = False
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin the folder of the results anew.")] = False
     device: Annotated[str, typer.Option("--device")] = "auto"
     json_out: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False
@@ -115,6 +123,8 @@ def score_protocol(name: str, mixtures: Mixtures, scoring: Scoring, sampling: Sa
 
     if scoring.oracle:
         raise UsageError("--oracle is for a recipe without a protocol; here it is --model oracle")
+    if scoring.complete:
+        raise UsageError("--complete is for a recipe without a protocol; leave it out")
     models = [] if scoring.model is None and scoring.estimates else (scoring.model or "small").split(",")
     options = checked(sampling, models)
     items = read_protocol(name, mixtures)
@@ -181,6 +191,7 @@ def score_recipe(mixtures: Mixtures, scoring: Scoring, sampling: Sampling) -> No
     from flowsep.atomic import refuse_unwritable
     from flowsep.checkpoint import load_separator, write_json
     from flowsep.errors import UsageError
+    from flowsep.evaluation.complete import complete_lines, complete_report
     from flowsep.evaluation.oracle import oracle_lines, oracle_recipe
     from flowsep.evaluation.recipe import read_recipe
     from flowsep.evaluation.run import evaluate_recipe, summary_lines
@@ -203,7 +214,10 @@ def score_recipe(mixtures: Mixtures, scoring: Scoring, sampling: Sampling) -> No
     if output is not None:
         refuse_unwritable(output.parent)
     rows = read_recipe(recipe)[: scoring.limit]
-    if "," in model or model in (MIXTURE, ORACLE):
+    several = "," in model or model in (MIXTURE, ORACLE)
+    if scoring.complete and (several or scoring.oracle):
+        raise UsageError("--complete is of one model; name one, without --oracle")
+    if several:
         from flowsep.evaluation.compare import evaluate_systems, leaderboard_lines
 
         report = evaluate_systems(model.split(","), rows, data, options, recipe.name, scoring.device, scoring.quiet)
@@ -213,8 +227,12 @@ def score_recipe(mixtures: Mixtures, scoring: Scoring, sampling: Sampling) -> No
         lines = oracle_lines(report)
     else:
         separator = load_separator(model, scoring.device)
+        extra = complete_report(separator, rows, data, options, model, scoring.quiet) if scoring.complete else None
         report = evaluate_recipe(separator, rows, data, options, model, recipe.name, scoring.quiet)
         lines = summary_lines(report)
+        if extra is not None:
+            report["complete"] = extra
+            lines += complete_lines(extra)
     if output is not None:
         write_json(output, report)
     typer.echo(json.dumps(without_items(report)) if scoring.json_out else "\n".join(lines))

@@ -134,18 +134,12 @@ def evaluate_row(
     estimates = dict(zip(queries, others, strict=True))
     gains = {name: si_sdr(audio, target).item() - before for name, audio in estimates.items()}
     gain = si_sdr(estimate, target).item() - before
-    mel = MelConfig()
-    reference = log_mel(target, mel)
-    distance = (log_mel(estimate, mel) - reference).abs().mean()
-    mixture_distance = (log_mel(mixture, mel) - reference).abs().mean()
     figures = {
         "si_sdr_mixture": before,
         "si_sdri": gain,
         "si_sdri_wrong_query": gains["wrong_query"],
         "query_gap": gain - gains["wrong_query"],
-        "log_mel_l1_db": NEPER * distance.item(),
-        "log_mel_l1_mixture_db": NEPER * mixture_distance.item(),
-        "log_mel_l1_ratio": (distance / mixture_distance.clamp(min=1e-9)).item(),
+        **mel_figures(estimate, mixture, target),
         "output_level_db": (level_db(estimate) - level_db(mixture)).item(),
         "seconds": sum(right.seconds.values()),
     }
@@ -162,6 +156,19 @@ def evaluate_row(
     names = ("id", "target_class", "interferer_class", "query", "snr_db")
     about = {name: getattr(row, name) for name in names}
     return {**about, **queries, **figures, "nfe": right.nfe, "settings": right.settings}
+
+
+def mel_figures(estimate: torch.Tensor, mixture: torch.Tensor, target: torch.Tensor) -> dict[str, float]:
+    """Mean distance of the log-mels of estimate and mixture, (T,) like the target, to its own; one over the other."""
+    mel = MelConfig()
+    reference = log_mel(target, mel)
+    distance = (log_mel(estimate, mel) - reference).abs().mean()
+    mixture_distance = (log_mel(mixture, mel) - reference).abs().mean()
+    return {
+        "log_mel_l1_db": NEPER * distance.item(),
+        "log_mel_l1_mixture_db": NEPER * mixture_distance.item(),
+        "log_mel_l1_ratio": (distance / mixture_distance.clamp(min=1e-9)).item(),
+    }
 
 
 def summary_lines(report: dict[str, Any]) -> list[str]:

@@ -1,0 +1,124 @@
+"""What a table of the small model needs beside `evaluate_recipe`: other step counts, vocoder, seconds, megabytes."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from flowsep.checkpoint import SHIPPED, find_model
+from flowsep.errors import UsageError
+from flowsep.evaluation.recipe import MixtureRow, render_row
+from flowsep.evaluation.run import ask, mel_figures
+from flowsep.evaluation.signal import si_sdr
+from flowsep.evaluation.statistics import bootstrap_mean, paired_difference
+from flowsep.longform import separate_audio
+from flowsep.protocol import SampleOptions, TextSeparator
+from flowsep.separator import LatentSeparator
+
+FEW, MANY = (1, 2, 4), 10  # steps
+SECONDS = 10  # of sound, timed
+REPEATS = 5
+
+
+def complete_report(
+    separator: TextSeparator,
+    rows: Sequence[MixtureRow],
+    data: Path,
+    options: SampleOptions,
+    model: str,
+    quiet: bool = True,
+) -> dict[str, Any]:
+    """Means with 95 % bootstrap intervals by `steps`, of the `vocoder` rendering; `seconds_per_10_s`; `weights_mb`.
+
+    What a model does not have is left out: steps of one that makes none, the rendering of one without a vocoder.
+    UsageError where the options name what is varied here.
+    """
+    if any(value is not None for value in (options.steps, options.solver, options.grid, options.render)):
+        raise UsageError("--complete varies steps and rendering itself; leave --steps, --solver, --grid, --render out")
+    from tqdm import tqdm
+
+    variants: dict[str, SampleOptions] = {}
+    if isinstance(separator, LatentSeparator):
+        variants = {str(steps): replace(options, steps=steps) for steps in (*FEW, MANY)}
+        if separator.vocoder is not None:
+            variants["vocoder"] = replace(options, render="vocoder")
+    bar = tqdm(rows, disable=quiet or not variants, unit="mixture")
+    items = [row_figures(separator, row, data, variants) for row in bar]
+    report: dict[str, Any] = {}
+    gains = {steps: [item[str(steps)] for item in items] for steps in (*FEW, MANY) if str(steps) in variants}
+    if gains:
+        report["steps"] = {str(steps): bootstrap_mean(values) for steps, values in gains.items()}
+        best = max(FEW, key=lambda steps: report["steps"][str(steps)]["mean"])
+        report["best_of_few"] = {"steps": best, **paired_difference(gains[best], gains[MANY])}
+    if "vocoder" in variants:
+        mels = {name: [item[name] for item in items] for name in items[0] if name.startswith("log_mel")}
+        report["vocoder"] = {name: bootstrap_mean(values) for name, values in mels.items()}
+    report["seconds_per_10_s"] = seconds_for_ten(separator, [row.query for row in rows], options)
+    report["threads"] = torch.get_num_threads()
+    report["weights_mb"] = megabytes(find_model(model))
+    report["shipped_mb"] = megabytes(SHIPPED)
+    return report
+
+
+def row_figures(
+    separator: TextSeparator, row: MixtureRow, data: Path, variants: dict[str, SampleOptions]
+) -> dict[str, float]:
+    """SI-SDR improvement of one mixture in dB by number of steps, and how far the vocoder's mel is off."""
+    mixture, target, _ = (torch.from_numpy(audio) for audio in render_row(row, data))
+    before, found = si_sdr(mixture, target).item(), {}
+    for name, options in variants.items():
+        estimate = ask(separator, mixture, [row.query], options)[0][0]
+        if name == "vocoder":
+            found |= mel_figures(estimate, mixture, target)
+        else:
+            found[name] = si_sdr(estimate, target).item() - before
+    return found
+
+
+def seconds_for_ten(separator: TextSeparator, queries: Sequence[str], options: SampleOptions) -> float:
+    """Median time of 10 s of noise, after one run to warm up; every run has another query where there are enough."""
+    noise = 0.1 * torch.randn(1, SECONDS * separator.sample_rate, generator=torch.Generator().manual_seed(0))
+    taken = []
+    for number in range(REPEATS + 1):
+        started = time.perf_counter()
+        separate_audio(separator, noise, separator.sample_rate, [queries[number % len(queries)]], options)
+        taken.append(time.perf_counter() - started)
+    return statistics.median(taken[1:])
+
+
+def megabytes(folder: Path) -> float:
+    """Of the weights under a folder, in millions of bytes."""
+    return sum(file.stat().st_size for file in folder.rglob("*.safetensors")) / 1e6
+
+
+def complete_lines(report: dict[str, Any]) -> list[str]:
+    """`complete_report` for a person."""
+    lines = []
+    for steps, value in report.get("steps", {}).items():
+        title = f"SI-SDR improvement at {steps} steps"
+        lines.append(f"{title:<38} {value['mean']:8.2f} dB [{value['low']:.2f}, {value['high']:.2f}]")
+    if "best_of_few" in report:
+        value = report["best_of_few"]
+        title = f"  best of 1, 2, 4 ({value['steps']}) minus {MANY}"
+        lines.append(f"{title:<38} {value['mean']:8.2f} dB [{value['low']:.2f}, {value['high']:.2f}]")
+    if "vocoder" in report:
+        mel, mixture = report["vocoder"]["log_mel_l1_db"], report["vocoder"]["log_mel_l1_mixture_db"]
+        ratio = report["vocoder"]["log_mel_l1_ratio"]
+        lines.append(
+            f"{'vocoder rendering, log-mel L1':<38} {mel['mean']:8.2f} dB [{mel['low']:.2f}, {mel['high']:.2f}]"
+        )
+        lines.append(f"{'  over the mixture, of the means':<38} {mel['mean'] / max(mixture['mean'], 1e-9):8.2f} x")
+        lines.append(
+            f"{'  over the mixture, mean of all':<38} {ratio['mean']:8.2f} x  [{ratio['low']:.2f}, {ratio['high']:.2f}]"
+        )
+    title = f"seconds for {SECONDS} s, {report['threads']} threads"
+    lines.append(f"{title:<38} {report['seconds_per_10_s']:8.3f} s")
+    lines.append(f"{'weights':<38} {report['weights_mb']:8.1f} MB")
+    lines.append(f"{'all weights that ship':<38} {report['shipped_mb']:8.1f} MB")
+    return lines
