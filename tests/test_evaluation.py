@@ -196,6 +196,8 @@ def test_evaluate_and_recipe_commands_run_end_to_end(data, tmp_path, capsys):
     assert main([*command, "-o", str(report)]) == 0
     assert "2 mixtures, mixture rendering, 1 steps (euler), 1 NFE" in capsys.readouterr().out
     assert len(json.loads(report.read_text())["items"]) == 2
+    assert main([*command, "-o", str(report)]) == 3 and "--overwrite" in capsys.readouterr().err
+    assert main([*command, "-o", str(report), "--overwrite"]) == 0
     assert main([*command[:2], str(tmp_path / "none.csv"), *command[3:]]) == 3
 
 

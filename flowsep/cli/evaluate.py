@@ -70,7 +70,7 @@ class Scoring:
             "the time for 10 s and the size of the weights.",
         ),
     ] = False
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin the folder of the results anew.")] = False
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin the results anew.")] = False
     device: Annotated[str, typer.Option("--device")] = "auto"
     json_out: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False
@@ -188,7 +188,7 @@ def score_recipe(mixtures: Mixtures, scoring: Scoring, sampling: Sampling) -> No
     """The short report of a recipe: of one model, of several, or of the oracles."""
     import json
 
-    from flowsep.atomic import refuse_unwritable
+    from flowsep.atomic import refuse_existing, refuse_unwritable
     from flowsep.checkpoint import load_separator, write_json
     from flowsep.errors import UsageError
     from flowsep.evaluation.complete import complete_lines, complete_report
@@ -212,6 +212,7 @@ def score_recipe(mixtures: Mixtures, scoring: Scoring, sampling: Sampling) -> No
             raise UsageError(f"--{word} needs a protocol; write: flowsep evaluate own --recipe {recipe}")
     options = checked(sampling, [model])
     if output is not None:
+        refuse_existing(output, scoring.overwrite)
         refuse_unwritable(output.parent)
     rows = read_recipe(recipe)[: scoring.limit]
     several = "," in model or model in (MIXTURE, ORACLE)

@@ -20,6 +20,7 @@ def retrieval(
     seed: Annotated[int, typer.Option(min=0, help="Of the pools.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write every figure as JSON here.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace that file.")] = False,
     json_out: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
 ) -> None:
@@ -32,7 +33,7 @@ def retrieval(
     check_device(device)
     import json
 
-    from flowsep.atomic import refuse_unwritable
+    from flowsep.atomic import refuse_existing, refuse_unwritable
     from flowsep.checkpoint import pick_device, write_json
     from flowsep.data.manifest import PHRASINGS, read_manifest, read_phrasings
     from flowsep.errors import InputError
@@ -43,6 +44,7 @@ def retrieval(
 
     check_encoder(encoder)  # before anything is loaded
     if output is not None:
+        refuse_existing(output, overwrite)
         refuse_unwritable(output.parent)
     wordings = {name: read_phrasings(PHRASINGS, part) for name, part in WORDINGS.items()}
     clips = [clip for clip in read_manifest(data) if clip.split == split and clip.label in wordings["held-out"]]
