@@ -51,7 +51,7 @@ class LoadedModel:
 def load_model(name: str, device: str = "auto", dtype: str | None = None) -> LoadedModel:
     """Load a separator by name, folder or hub id, and find out what the sidecar says of it.
 
-    dtype "float32", "bfloat16" or "float16"; None is the model's own. Errors as `load_separator`.
+    dtype "float32", "bfloat16" or "float16"; None is float32, whatever the weights are in. Errors as `load_separator`.
     """
     clock = time.perf_counter()
     folder = checkpoint.find_model(name)

@@ -21,7 +21,8 @@ class SampleOptions:
     """How a separator is used; chosen at each call, never stored in the weights.
 
     `None` means the model's own default (`TextSeparator.defaults`). `steps` are solver steps; a step costs one, two or
-    four network calls (NFE) depending on the solver, and guidance other than 1 doubles them. `flowsep.options` checks
+    four network calls (NFE) depending on the solver (the last step of a model that predicts the target always one), and
+    guidance other than 1 doubles them. `flowsep.options` checks
     what goes together.
     """
 

@@ -43,8 +43,8 @@ def blended_mel(generated: Tensor, mask: Tensor, mixture: Tensor) -> Tensor:
 def bin_weights(frequencies: Tensor, config: MelConfig) -> Tensor:
     """Matrix (len(frequencies), M) that interpolates band gains linearly in Hz between band centres.
 
-    Below the first and above the last centre the edge band's gain is held: at 16 kHz that is the top 250 Hz, at higher
-    rates everything above the model's band.
+    Below the first and above the last centre the edge band's gain is held: of the small model's 64 bands at
+    16 kHz the last is centred at 7.6 kHz.
     """
     centres = band_centres(config)
     position = torch.searchsorted(centres, frequencies.double()).clamp(1, len(centres) - 1)

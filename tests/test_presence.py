@@ -1,10 +1,13 @@
 """The presence score: its features, its fit, and where it appears."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from flowsep.checkpoint import load_separator
 from flowsep.cli import main
+from flowsep.evaluation.recipe import VALID
 from flowsep.longform import separate_audio
 from flowsep.presence import PresenceConfig, area_under_curve, fit_presence, presence_features, probability
 from flowsep.protocol import SampleOptions
@@ -72,3 +75,20 @@ def test_the_score_of_a_window_is_that_of_its_mask_without_the_padding():
 def test_calibrate_says_what_it_needs(tmp_path, capfd):
     assert main(["calibrate", "small", "--recipe", "none.csv", "--data", str(tmp_path)]) == 2
     assert "is no model folder" in capfd.readouterr().err
+
+
+def test_calibrate_fits_the_folder_that_it_is_given_though_a_shipped_model_has_its_name(tmp_path, monkeypatch):
+    from flowsep.evaluation import calibrate
+
+    monkeypatch.chdir(tmp_path)
+    tiny_separator().save_pretrained(tmp_path / "small")
+    fitted = []
+
+    def fit(separator, *_):
+        fitted.append(separator)
+        return PresenceConfig(0.3, 0.1, 1.0), {}
+
+    monkeypatch.setattr(calibrate, "calibrate", fit)
+    calibrate.calibrate_folder(Path("small"), VALID, tmp_path)
+    shapes = [list(one.unet.config.block_out_channels) for one in (fitted[0], tiny_separator())]
+    assert shapes[0] == shapes[1]

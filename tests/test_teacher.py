@@ -1,13 +1,18 @@
 """Meanings from a sentence encoder, for the text stage."""
 
+import os
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
+from flowsep.data.manifest import PHRASINGS
 from flowsep.errors import InputError
 from flowsep.training.teacher import meanings_of, teacher_words
-from flowsep.training.wordings import TextLossConfig, TextObjective, WordingDataset, nearest_classes
+from flowsep.training.wordings import UNHEARD, TextLossConfig, TextObjective, WordingDataset, nearest_classes
 from tests.tiny import tiny_separator
 
 WORDS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "dog", "barking", "rain", "a", "##s", "falling"]
@@ -86,3 +91,11 @@ def test_the_text_stage_draws_words_with_meanings_and_comes_nearer_to_the_teache
     assert distances[-1] < 0.5 * distances[0]
     nearest = nearest_classes(objective.eval(), dataset, ["rain falling"], count=2)["rain falling"]
     assert list(nearest) == ["rain", "dog"] and nearest["rain"] > nearest["dog"]
+
+
+def test_the_unheard_words_are_in_no_wording_and_no_caption():
+    texts = [PHRASINGS.read_text(encoding="utf-8")]
+    if data := os.environ.get("FLOWSEP_DATA"):
+        texts += [(Path(data) / name).read_text() for name in ("manifest.csv", "captions/audiocaps_train.csv")]
+    known = set(re.findall(r"[a-z]+", "\n".join(texts).lower()))
+    assert len(UNHEARD) == 30 and not {form for word in UNHEARD for form in (word, f"{word}s")} & known

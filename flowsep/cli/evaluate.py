@@ -46,7 +46,11 @@ class Scoring:
         typer.Option("--reference", metavar="TEXT=CLIP", help="What a query means, by example, to models that hear."),
     ] = None
     encoder: Annotated[
-        str | None, typer.Option(metavar="clap:FOLDER", help="Also its scores and Frechet distance, under its name.")
+        str | None,
+        typer.Option(
+            metavar="ENCODER",
+            help="proxy, proxy:FOLDER or clap:FOLDER: also its scores and Frechet distance, under its name.",
+        ),
     ] = None
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder of the results; without a protocol, a JSON file.")

@@ -96,7 +96,7 @@ class Running:
 
     model: Annotated[str, typer.Option(help="Name, folder or hub id of a model.")] = "small"
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto"
-    dtype: Annotated[str | None, typer.Option(help=f"{', '.join(DTYPES)}. [default: the model's]")] = None
+    dtype: Annotated[str | None, typer.Option(help=f"{', '.join(DTYPES)}. [default: float32]")] = None
     max_memory: Annotated[
         str | None, typer.Option(metavar="SIZE", help="As 4GB: as many windows at once as fit, found by trying one.")
     ] = None

@@ -15,7 +15,7 @@ from flowsep.options import DTYPES, check_choice
 def web(
     model: Annotated[str, typer.Option(help="Name, folder or hub id of a model.")] = "small",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    dtype: Annotated[str | None, typer.Option(help=f"{', '.join(DTYPES)}. [default: the model's]")] = None,
+    dtype: Annotated[str | None, typer.Option(help=f"{', '.join(DTYPES)}. [default: float32]")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is reached from elsewhere.")] = "127.0.0.1",
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="0 is any free one. [default: the first free from 7860 on]")

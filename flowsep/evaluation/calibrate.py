@@ -36,7 +36,7 @@ def calibrate_folder(
     """
     if not (model / "model_index.json").is_file():
         raise UsageError(f"{model} is no model folder; a name or hub id cannot be written to, copy or export it first")
-    rows, separator = read_recipe(recipe), load_separator(model, device)
+    rows, separator = read_recipe(recipe), load_separator(model.resolve(), device)  # not a shipped model of that name
     if not isinstance(separator, LatentSeparator):
         raise UsageError("only FlowSep and DiffusionSep models have a presence score")
     path = model / "scheduler" / "scheduler_config.json"
