@@ -265,3 +265,8 @@ def weights_hash(folder: Path) -> str | None:
     for file in files:
         digest.update(f"{file.relative_to(folder).as_posix()} {sha256(file)}\n".encode())
     return digest.hexdigest() if files else None
+
+
+def weights_bytes(folder: Path) -> int:
+    """Size of the safetensors files under a folder."""
+    return sum(file.stat().st_size for file in folder.rglob("*.safetensors"))

@@ -22,8 +22,7 @@ class SampleOptions:
 
     `None` means the model's own default (`TextSeparator.defaults`). `steps` are solver steps; a step costs one, two or
     four network calls (NFE) depending on the solver (the last step of a model that predicts the target always one), and
-    guidance other than 1 doubles them. `flowsep.options` checks
-    what goes together.
+    guidance other than 1 doubles them. `flowsep.options` checks what goes together.
     """
 
     steps: int | None = None

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from flowsep.benchmark.timing import measure
 from flowsep.checkpoint import SHIPPED, find_model
 from flowsep.errors import UsageError
 from flowsep.evaluation.recipe import MixtureRow, render_row
-from flowsep.evaluation.run import ask, mel_figures
+from flowsep.evaluation.run import ask, figure_line, mel_figures
 from flowsep.evaluation.signal import si_sdr
 from flowsep.evaluation.statistics import bootstrap_mean, paired_difference
+from flowsep.files import weights_bytes
 from flowsep.longform import separate_audio
 from flowsep.protocol import SampleOptions, TextSeparator
 from flowsep.separator import LatentSeparator
@@ -61,8 +62,8 @@ def complete_report(
         report["vocoder"] = {name: bootstrap_mean(values) for name, values in mels.items()}
     report["seconds_per_10_s"] = seconds_for_ten(separator, [row.query for row in rows], options)
     report["threads"] = torch.get_num_threads()
-    report["weights_mb"] = megabytes(find_model(model))
-    report["shipped_mb"] = megabytes(SHIPPED)
+    report["weights_mb"] = weights_bytes(find_model(model)) / 1e6
+    report["shipped_mb"] = weights_bytes(SHIPPED) / 1e6
     return report
 
 
@@ -82,41 +83,30 @@ def row_figures(
 
 
 def seconds_for_ten(separator: TextSeparator, queries: Sequence[str], options: SampleOptions) -> float:
-    """Median time of 10 s of noise, after one run to warm up; every run has another query where there are enough."""
+    """Median time of 10 s of noise, after runs to warm up; every run has another query where there are enough."""
     noise = 0.1 * torch.randn(1, SECONDS * separator.sample_rate, generator=torch.Generator().manual_seed(0))
-    taken = []
-    for number in range(REPEATS + 1):
-        started = time.perf_counter()
-        separate_audio(separator, noise, separator.sample_rate, [queries[number % len(queries)]], options)
-        taken.append(time.perf_counter() - started)
-    return statistics.median(taken[1:])
-
-
-def megabytes(folder: Path) -> float:
-    """Of the weights under a folder, in millions of bytes."""
-    return sum(file.stat().st_size for file in folder.rglob("*.safetensors")) / 1e6
+    asked = cycle(queries)
+    timing = measure(
+        lambda: separate_audio(separator, noise, separator.sample_rate, [next(asked)], options),
+        separator.device,
+        REPEATS,
+    )
+    return timing.median
 
 
 def complete_lines(report: dict[str, Any]) -> list[str]:
     """`complete_report` for a person."""
     lines = []
     for steps, value in report.get("steps", {}).items():
-        title = f"SI-SDR improvement at {steps} steps"
-        lines.append(f"{title:<38} {value['mean']:8.2f} dB [{value['low']:.2f}, {value['high']:.2f}]")
+        lines.append(figure_line(f"SI-SDR improvement at {steps} steps", value, "dB"))
     if "best_of_few" in report:
         value = report["best_of_few"]
-        title = f"  best of 1, 2, 4 ({value['steps']}) minus {MANY}"
-        lines.append(f"{title:<38} {value['mean']:8.2f} dB [{value['low']:.2f}, {value['high']:.2f}]")
+        lines.append(figure_line(f"  best of 1, 2, 4 ({value['steps']}) minus {MANY}", value, "dB"))
     if "vocoder" in report:
         mel, mixture = report["vocoder"]["log_mel_l1_db"], report["vocoder"]["log_mel_l1_mixture_db"]
-        ratio = report["vocoder"]["log_mel_l1_ratio"]
-        lines.append(
-            f"{'vocoder rendering, log-mel L1':<38} {mel['mean']:8.2f} dB [{mel['low']:.2f}, {mel['high']:.2f}]"
-        )
+        lines.append(figure_line("vocoder rendering, log-mel L1", mel, "dB"))
         lines.append(f"{'  over the mixture, of the means':<38} {mel['mean'] / max(mixture['mean'], 1e-9):8.2f} x")
-        lines.append(
-            f"{'  over the mixture, mean of all':<38} {ratio['mean']:8.2f} x  [{ratio['low']:.2f}, {ratio['high']:.2f}]"
-        )
+        lines.append(figure_line("  over the mixture, mean of all", report["vocoder"]["log_mel_l1_ratio"], "x"))
     title = f"seconds for {SECONDS} s, {report['threads']} threads"
     lines.append(f"{title:<38} {report['seconds_per_10_s']:8.3f} s")
     lines.append(f"{'weights':<38} {report['weights_mb']:8.1f} MB")

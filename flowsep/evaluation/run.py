@@ -171,6 +171,11 @@ def mel_figures(estimate: torch.Tensor, mixture: torch.Tensor, target: torch.Ten
     }
 
 
+def figure_line(title: str, value: dict[str, float], unit: str) -> str:
+    """A mean and its interval for a person."""
+    return f"{title:<38} {value['mean']:8.2f} {unit:<2} [{value['low']:.2f}, {value['high']:.2f}]"
+
+
 def summary_lines(report: dict[str, Any]) -> list[str]:
     """The report for a person."""
     settings = report["settings"]
@@ -181,8 +186,7 @@ def summary_lines(report: dict[str, Any]) -> list[str]:
     ]
     for name, (title, unit) in FIGURES.items():
         if name in report:
-            value = report[name]
-            lines.append(f"{title:<38} {value['mean']:8.2f} {unit:<2} [{value['low']:.2f}, {value['high']:.2f}]")
+            lines.append(figure_line(title, report[name], unit))
     lines.append(f"{'log-mel L1, one mean over the other':<38} {report['log_mel_l1_ratio_of_means']:8.2f} x")
     lines.append(f"{'median SI-SDR improvement':<38} {report['median_si_sdri']:8.2f} dB")
     lines.append(f"{'improved by more than 1 dB':<38} {100 * report['improved_by_1_db']:8.0f} %")

@@ -9,6 +9,7 @@ import torch
 
 from flowsep.checkpoint import load_separator, load_vocoder, read_json
 from flowsep.errors import UsageError
+from flowsep.files import weights_bytes
 from flowsep.masks.separator import MaskSeparator
 
 
@@ -40,4 +41,4 @@ def export_model(
         separator.process = replace(separator.process, mask_exponent=exponent or separator.process.mask_exponent)
     training = read_json(model / "training.json") if (model / "training.json").is_file() else None
     separator.to(dtype).save_pretrained(output, training)
-    return sum(file.stat().st_size for file in output.rglob("*.safetensors"))
+    return weights_bytes(output)
