@@ -184,6 +184,20 @@ def test_codec_and_band_limit_change_items_that_still_add_up(clips):
             np.testing.assert_allclose(changed["mixture"], changed["target"] + changed["residual"], atol=1e-6)
 
 
+def test_stand_ins_take_the_place_of_kinds_that_the_clips_hold_none_of(clips):
+    config = DataConfig(crop_seconds=0.25, stand_ins=1.0, exclude=("pig",))
+    listed = [replace(clips[0], label="cat_meow", family="cat"), *clips]
+    worded = {"frog": ("a croak", "ribbit"), "cat_meow": ("a cat",)}
+    dataset = MixtureDataset(listed, config, 16000, seed=0, phrasings=worded)
+    assert {"frog", "siren", "sheep"} <= set(dataset.missing) and not {"cat_meow", "pig"} & set(dataset.missing)
+    asked = {dataset[index]["text"] for index in range(300)}
+    assert {"a croak", "ribbit", "sheep", "door knock"} <= asked and not asked & {"a cat", "pig", "frog"}
+    assert not MixtureDataset(listed, replace(config, stand_ins=0.0), 16000, seed=0).missing
+    some = MixtureDataset(listed, replace(config, stand_ins=0.2), 16000, seed=0)
+    own = sum(some[index]["text"] in {clip.captions[0] for clip in listed} | {"a cat"} for index in range(300))
+    assert own / 300 == pytest.approx(0.8, abs=0.1)
+
+
 def test_two_families_are_enough_for_every_kind_of_item(clips):
     config = DataConfig(crop_seconds=0.25, three_sources=0.5, target_absent=0.5, synthetic=0.3)
     dataset = MixtureDataset([clip for clip in clips if clip.family in {"hiss", "clicks"}], config, 16000, seed=0)

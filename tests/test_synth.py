@@ -9,10 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from flowsep.data.manifest import PHRASINGS, read_phrasings
+from flowsep.data.stand_ins import STAND_INS
 from flowsep.data.synth import DEMO_SEEDS, PEAK, SYNTH_KINDS, synthesise
 from flowsep.errors import UsageError
 
 RATE = 16000
+ALL_KINDS = [*SYNTH_KINDS, *STAND_INS]
 
 
 def magnitudes(sound: np.ndarray) -> np.ndarray:
@@ -32,7 +35,7 @@ def flatness(kind: str) -> float:
     return float(np.mean([np.exp(np.log(p).mean()) / p.mean() for p in powers]))
 
 
-@pytest.mark.parametrize("kind", SYNTH_KINDS)
+@pytest.mark.parametrize("kind", ALL_KINDS)
 def test_a_sound_is_a_function_of_its_seed(kind):
     first = synthesise(kind, 2.0, 5)
     np.testing.assert_array_equal(first, synthesise(kind, 2.0, 5))
@@ -40,7 +43,7 @@ def test_a_sound_is_a_function_of_its_seed(kind):
     assert abs(np.corrcoef(first, other)[0, 1]) < 0.9
 
 
-@pytest.mark.parametrize("kind", SYNTH_KINDS)
+@pytest.mark.parametrize("kind", ALL_KINDS)
 @pytest.mark.parametrize("rate", [8000, 16000, 44100])
 def test_length_peak_and_type_are_as_promised(kind, rate):
     for seconds, seed in ((0.001, 0), (0.37, 1), (10.24, DEMO_SEEDS[0])):
@@ -52,7 +55,7 @@ def test_length_peak_and_type_are_as_promised(kind, rate):
             assert np.abs(sound).max() == pytest.approx(PEAK, abs=1e-6)
 
 
-@pytest.mark.parametrize("kind", SYNTH_KINDS)
+@pytest.mark.parametrize("kind", ALL_KINDS)
 def test_every_seed_is_heard_within_three_seconds(kind):
     for seed in range(100, 130):
         assert np.sqrt(np.mean(synthesise(kind, 3.0, seed) ** 2)) > 0.004
@@ -94,10 +97,20 @@ def test_families_agree_with_the_training_manifest():
     with manifest.open(newline="") as file:
         families = {row["class"]: row["family"] for row in csv.DictReader(file)}
     assert {name: families[name] for name in SYNTH_KINDS} == {n: k.family for n, k in SYNTH_KINDS.items()}
+    assert {name: families[name] for name in STAND_INS} == {name: family for name, (family, _) in STAND_INS.items()}
+
+
+def test_stand_ins_are_worded_and_sound_as_their_kind_does():
+    assert STAND_INS.keys() <= read_phrasings(PHRASINGS).keys() and not STAND_INS.keys() & SYNTH_KINDS.keys()
+    knock, snore, meow, click, brush = (
+        centroid(kind) for kind in ("door_knock", "snoring", "cat_meow", "mouse_click", "brushing_teeth")
+    )
+    assert max(knock, snore) < 900 < meow < brush and click > 2000
+    assert flatness("breathing") > 3 * flatness("church_bells")
 
 
 def test_rendering_ten_seconds_is_quick():
-    for kind in SYNTH_KINDS:
+    for kind in ALL_KINDS:
         took = []
         for seed in range(3):
             start = time.process_time()

@@ -131,6 +131,12 @@ def test_the_text_encoder_learns_which_wordings_mean_the_same(clips, tmp_path):
     assert rows[-1]["train/correct"] > 0.6 > rows[0]["train/correct"]
 
 
+def test_the_text_stage_hands_on_what_will_ship(text):
+    stored = load_part(text / "text_encoder")
+    assert all(value.dtype == torch.float16 for value in stored.values())
+    assert own_text_encoder(CONFIG, text).encode(["rain"]).hidden.dtype == torch.float32
+
+
 def test_a_checkpoint_of_another_configuration_is_refused(clips, text, tmp_path):
     train_flow(CONFIG, clips, tmp_path / "run", text=text, quiet=True, max_minutes=0)
     wider = replace(CONFIG, unet=replace(CONFIG.unet, channels=(16, 48)))

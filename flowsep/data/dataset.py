@@ -28,6 +28,7 @@ from flowsep.data.mixing import (
     reverberate,
     room,
 )
+from flowsep.data.stand_ins import STAND_INS
 from flowsep.data.synth import SYNTH_KINDS, synthesise
 from flowsep.errors import InputError
 
@@ -48,6 +49,7 @@ class DataConfig:
     codec: float = 0.0  # probability that a source went through Ogg Vorbis at a low rate
     band_limit: float = 0.0  # probability that a whole item is low-passed, as telephones and old files are
     synthetic: float = 0.0  # share of sources taken from the project's own synthesised sounds
+    stand_ins: float = 0.0  # share of sources that are synthesised sounds of kinds of which the clips hold none
     commercial_only: bool = True  # skip clips marked non-commercial
     pool: int | None = None  # only so many mixtures, again and again, their latents kept: flow and diffusion
     phrasings: bool = True  # add the wordings of flowsep/data/phrasings.csv to a clip's own captions
@@ -115,6 +117,9 @@ class MixtureDataset(Dataset[dict[str, Any]]):
         self.weights = weights / weights.sum()
         self.kinds = sorted(SYNTH_KINDS.keys() - set(config.exclude))
         self.synthetic = self.kinds if config.synthetic else []
+        self.wordings = phrasings or {}
+        missing = (SYNTH_KINDS.keys() | STAND_INS.keys()) - self.members.keys() - set(config.exclude)
+        self.missing = sorted(missing) if config.stand_ins else []
 
     def __len__(self) -> int:
         return 2**31 - 1  # items are drawn, not stored
@@ -195,7 +200,12 @@ class MixtureDataset(Dataset[dict[str, Any]]):
     def source(self, rng: np.random.Generator, excluded: set[str]) -> tuple[Audio, tuple[str, ...], str, str]:
         """One sound (T,) on its canvas, its captions, its family, which is not an excluded one, and its class."""
         kinds = [kind for kind in self.synthetic if self.family_of(kind) not in excluded]
-        if kinds and rng.random() < self.config.synthetic:
+        absent = [kind for kind in self.missing if self.family_of(kind) not in excluded]
+        if absent and rng.random() < self.config.stand_ins:
+            label = absent[rng.integers(len(absent))]
+            clip = self.synthesised(label, rng)
+            captions, family = self.wordings.get(label, (label.replace("_", " "),)), self.family_of(label)
+        elif kinds and rng.random() < self.config.synthetic:
             label = kinds[rng.integers(len(kinds))]
             clip = self.synthesised(label, rng)
             captions, family = SYNTH_KINDS[label].captions, self.family_of(label)
@@ -207,7 +217,8 @@ class MixtureDataset(Dataset[dict[str, Any]]):
 
     def family_of(self, kind: str) -> str:
         """Family of a kind of synthesised sound: that of the clips' class of the same name, if there is one."""
-        return self.family.get(kind, SYNTH_KINDS[kind].family)
+        own = SYNTH_KINDS[kind].family if kind in SYNTH_KINDS else STAND_INS[kind][0]
+        return self.family.get(kind, own)
 
     def augment(self, clip: Audio, rng: np.random.Generator) -> Audio:
         """Speed 0.87..1.15, equaliser +-8 dB, a synthetic room and a codec, each with the configured probability."""

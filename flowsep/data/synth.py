@@ -1,13 +1,13 @@
 """The project's own sounds: nine kinds rendered from a seed, free of anyone's rights.
 
-They serve the demo and the tests, and join the recordings in training so that the shipped model knows them. A sound is
-a pure function of (kind, seconds, seed, sample rate). Seeds in `DEMO_SEEDS` are never used in training, so what the
-demo separates has parameters the model has not met. Kind names and families are those of the training manifest.
+They serve the demo and the tests, and join the recordings in training so that the shipped model knows them; eighteen
+more (`flowsep.data.stand_ins`) only take the place of recordings that there are none of. A sound is a pure function of
+(kind, seconds, seed, sample rate). Seeds in `DEMO_SEEDS` are never used in training, so what the demo separates has
+parameters the model has not met. Kind names and families are those of the training manifest.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from zlib import crc32
@@ -15,6 +15,19 @@ from zlib import crc32
 import numpy as np
 from numpy.random import Generator
 
+from flowsep.data.stand_ins import STAND_INS
+from flowsep.data.waves import (
+    beats,
+    bell_gain,
+    curve,
+    edges,
+    filtered_noise,
+    harmonic_count,
+    harmonic_tone,
+    noise_spectrum,
+    place,
+    with_room_noise,
+)
 from flowsep.errors import UsageError
 
 DEMO_SEEDS = range(1_000_000, 2_000_000)  # reserved for the demo and the documentation; training draws below
@@ -33,99 +46,23 @@ class Kind:
 
 
 def synthesise(kind: str, seconds: float, seed: int, sample_rate: int = 16000) -> np.ndarray:
-    """Render `seconds` of a kind of `SYNTH_KINDS` -> (T,) float32, T = round(seconds * sample_rate), peak `PEAK`.
+    """Render `seconds` of a kind of `SYNTH_KINDS` or `STAND_INS` -> (T,) float32 of peak `PEAK`.
 
-    `seed` is a non-negative int from which every parameter is drawn. Raises `UsageError` for an unknown kind or fewer
-    than one sample.
+    T = round(seconds * sample_rate). `seed` is a non-negative int from which every parameter is drawn. Raises
+    `UsageError` for an unknown kind or fewer than one sample.
     """
-    if kind not in SYNTH_KINDS:
-        raise UsageError(f"unknown kind of sound {kind!r}; choose from {', '.join(SYNTH_KINDS)}")
+    if kind not in SYNTH_KINDS and kind not in STAND_INS:
+        raise UsageError(f"unknown kind of sound {kind!r}; choose from {', '.join([*SYNTH_KINDS, *STAND_INS])}")
     samples = round(seconds * sample_rate)
     if samples < 1:
         raise UsageError(f"cannot synthesise {seconds} s; ask for at least one sample")
     # The kind is part of the seed: a siren and a whistle of one seed would otherwise share their random numbers.
     generator = np.random.default_rng([seed, crc32(kind.encode())])
-    sound = SYNTH_KINDS[kind].render(generator, samples, sample_rate)
+    if kind in SYNTH_KINDS:
+        sound = SYNTH_KINDS[kind].render(generator, samples, sample_rate)
+    else:
+        sound = with_room_noise(STAND_INS[kind][1](generator, samples, sample_rate), generator, sample_rate)
     return (sound * (PEAK / max(np.abs(sound).max(), 1e-12))).astype(np.float32)
-
-
-# Building blocks
-
-
-def _curve(generator: Generator, samples: int, sample_rate: int, rate: float, low: float, high: float) -> np.ndarray:
-    """A random curve (T,) between low and high that changes direction about `rate` times a second."""
-    knots = 2 + math.ceil(samples / sample_rate * rate)
-    values = generator.uniform(low, high, knots)
-    position = np.arange(samples) * (rate / sample_rate)
-    index = position.astype(int)
-    # Half a cosine between knots: no corner that would be heard as a click.
-    weight = 0.5 - 0.5 * np.cos(np.pi * (position - index))
-    return values[index] * (1 - weight) + values[index + 1] * weight
-
-
-def _harmonic_tone(cycles: np.ndarray, amplitudes: np.ndarray, generator: Generator) -> np.ndarray:
-    """A periodic wave (T,) at phase `cycles` (T,), harmonic k + 1 having amplitudes[k], read from a one-cycle table."""
-    size = 4096
-    spectrum = np.zeros(size // 2 + 1, dtype=complex)
-    spectrum[1 : len(amplitudes) + 1] = amplitudes * np.exp(2j * np.pi * generator.uniform(size=len(amplitudes)))
-    table = np.fft.irfft(spectrum, size) * size
-    position = (cycles % 1.0) * size
-    index = position.astype(int)
-    table = np.append(table, table[:2])  # the last point leads back to the first
-    return table[index] + (position - index) * (table[index + 1] - table[index])
-
-
-def _harmonic_count(highest: float, sample_rate: int, wanted: int) -> int:
-    """How many harmonics of a tone reaching `highest` Hz stay below the Nyquist frequency, at least one."""
-    return max(1, min(wanted, int(0.48 * sample_rate / highest)))
-
-
-def _noise_spectrum(generator: Generator, samples: int, sample_rate: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """White noise as a spectrum, the frequency of its bins in Hz, and the number of samples it stands for."""
-    size = samples + (-samples) % 4096  # a length with small factors: a prime T would take the FFT many times as long
-    frequencies = np.fft.rfftfreq(size, 1 / sample_rate)
-    spectrum = generator.standard_normal(2 * len(frequencies)).view(complex)
-    return spectrum, frequencies, size
-
-
-def _filtered_noise(
-    generator: Generator, samples: int, sample_rate: int, gain: Callable[[np.ndarray], np.ndarray]
-) -> np.ndarray:
-    """Noise (T,) with root mean square 1 whose spectrum follows gain(frequencies in Hz)."""
-    spectrum, frequencies, size = _noise_spectrum(generator, samples, sample_rate)
-    noise = np.fft.irfft(spectrum * gain(frequencies), size)[:samples]
-    return noise / np.sqrt(np.mean(noise**2) + 1e-12)
-
-
-def _bell_gain(frequencies: np.ndarray, centre: float, octaves: float) -> np.ndarray:
-    """A smooth band around `centre` Hz, `octaves` wide to either side where it has fallen to exp(-1/2)."""
-    return np.exp(-0.5 * (np.log2(np.maximum(frequencies, 1.0) / centre) / octaves) ** 2)
-
-
-def _edges(samples: int, rise: int, fall: int) -> np.ndarray:
-    """An envelope (T,): linear attack and release of so many samples, 1 between."""
-    index = np.arange(samples)
-    return np.minimum(1.0, np.minimum((index + 1) / rise, (samples - index) / fall))
-
-
-def _place(track: np.ndarray, sound: np.ndarray, start: int) -> None:
-    """Add `sound` to `track` from sample `start` (may be negative), cut at either end."""
-    first, last = max(start, 0), min(start + len(sound), len(track))
-    if first < last:
-        track[first:last] += sound[first - start : last - start]
-
-
-def _beats(generator: Generator, samples: int, interval: float, jitter: float) -> np.ndarray:
-    """Event times in samples, `interval` samples apart with relative jitter, the first at a random phase.
-
-    The first may lie before 0 so that a sound can already be ringing at the start; one always lies inside.
-    """
-    count = int(samples / interval) + 2
-    times = (np.arange(count) + generator.normal(0, jitter, count)) * interval
-    times -= generator.uniform(0, interval)
-    if not ((times >= 0) & (times < samples)).any():
-        times[0] = generator.uniform(0, 0.5 * samples)
-    return times.astype(int)
 
 
 # The kinds
@@ -141,16 +78,16 @@ def _siren(generator: Generator, samples: int, sample_rate: int) -> np.ndarray:
     if style == "two-tone":
         height = 0.5 + 0.5 * np.tanh(25 * np.cos(swing))  # a glide of some milliseconds, not a click
     frequency = low * (high / low) ** height
-    harmonics = _harmonic_count(high, sample_rate, generator.integers(4, 12))
+    harmonics = harmonic_count(high, sample_rate, generator.integers(4, 12))
     amplitudes = np.arange(1, harmonics + 1) ** -generator.uniform(0.7, 1.8)
     amplitudes *= generator.uniform(0.4, 1.0, harmonics)
-    tone = _harmonic_tone(np.cumsum(frequency) / sample_rate, amplitudes, generator)
-    return tone * _curve(generator, samples, sample_rate, 0.3, 0.5, 1.0)
+    tone = harmonic_tone(np.cumsum(frequency) / sample_rate, amplitudes, generator)
+    return tone * curve(generator, samples, sample_rate, 0.3, 0.5, 1.0)
 
 
 def _alarm_beep(generator: Generator, samples: int, sample_rate: int) -> np.ndarray:
     frequency = generator.uniform(1000, 4000)
-    harmonics = _harmonic_count(frequency, sample_rate, generator.integers(1, 5))
+    harmonics = harmonic_count(frequency, sample_rate, generator.integers(1, 5))
     amplitudes = generator.uniform(0.3, 1.0) ** np.arange(harmonics)
     length = int(generator.uniform(0.05, 0.35) * sample_rate)
     group = generator.integers(1, 5)  # beeps in a row, then a rest
@@ -159,23 +96,22 @@ def _alarm_beep(generator: Generator, samples: int, sample_rate: int) -> np.ndar
     second = frequency * generator.choice([1.0, 1.0, 1.25, 0.8])  # some alarms alternate between two pitches
     edge = max(1, int(0.003 * sample_rate))
     beeps = [
-        _harmonic_tone(np.arange(length) * min(f, 4000) / sample_rate, amplitudes, generator)
-        * _edges(length, edge, edge)
+        harmonic_tone(np.arange(length) * min(f, 4000) / sample_rate, amplitudes, generator) * edges(length, edge, edge)
         for f in (frequency, second)
     ]
     track = np.zeros(samples)
-    for start in _beats(generator, samples, period, 0.0):
+    for start in beats(generator, samples, period, 0.0):
         for n in range(group):
-            _place(track, beeps[n % 2], start + n * step)
+            place(track, beeps[n % 2], start + n * step)
     return track
 
 
 def _rain(generator: Generator, samples: int, sample_rate: int) -> np.ndarray:
     tilt, cut = generator.uniform(0.2, 0.7), generator.uniform(300, 900)
-    hiss = _filtered_noise(
+    hiss = filtered_noise(
         generator, samples, sample_rate, lambda f: (f / (f + cut)) ** 2 * (np.maximum(f, 1.0) / 1000) ** -tilt
     )
-    hiss *= _curve(generator, samples, sample_rate, 0.5, 0.75, 1.0)
+    hiss *= curve(generator, samples, sample_rate, 0.5, 0.75, 1.0)
     # Drops: short ringing clicks, scattered at random with a heavy-tailed loudness (few near, many far).
     count = max(1, int(generator.uniform(60, 500) * samples / sample_rate))
     length = max(1, int(0.006 * sample_rate))
@@ -203,26 +139,26 @@ def _clock_tick(generator: Generator, samples: int, sample_rate: int) -> np.ndar
         snap = generator.standard_normal(len(time)) * np.exp(-time / 0.0007)
         ticks.append(gain * (ring + generator.uniform(0.3, 1.2) * snap))
     track = np.zeros(samples)
-    for n, start in enumerate(_beats(generator, samples, interval, 0.004)):
-        _place(track, ticks[n % 2] * generator.uniform(0.85, 1.0), start)
+    for n, start in enumerate(beats(generator, samples, interval, 0.004)):
+        place(track, ticks[n % 2] * generator.uniform(0.85, 1.0), start)
     return track
 
 
 def _car_engine(generator: Generator, samples: int, sample_rate: int) -> np.ndarray:
     idle = generator.uniform(22, 65)  # firing frequency, Hz
-    revs = _curve(generator, samples, sample_rate, generator.uniform(0.2, 0.8), 1.0, generator.uniform(1.05, 2.0))
-    jitter = _curve(generator, samples, sample_rate, idle, 0.96, 1.04)
+    revs = curve(generator, samples, sample_rate, generator.uniform(0.2, 0.8), 1.0, generator.uniform(1.05, 2.0))
+    jitter = curve(generator, samples, sample_rate, idle, 0.96, 1.04)
     cycles = np.cumsum(idle * revs * jitter) / sample_rate
-    harmonics = _harmonic_count(2.1 * idle, sample_rate, 45)
+    harmonics = harmonic_count(2.1 * idle, sample_rate, 45)
     order = np.arange(1, harmonics + 1)
-    resonance = 1 + 3 * _bell_gain(order * idle, generator.uniform(100, 350), 0.6)
+    resonance = 1 + 3 * bell_gain(order * idle, generator.uniform(100, 350), 0.6)
     amplitudes = order ** -generator.uniform(0.8, 1.5) * resonance * generator.uniform(0.4, 1.0, harmonics)
-    tone = _harmonic_tone(cycles, amplitudes, generator)
+    tone = harmonic_tone(cycles, amplitudes, generator)
     tone /= np.sqrt(np.mean(tone**2) + 1e-12)
     strokes = generator.normal(1.0, generator.uniform(0.05, 0.25), int(cycles[-1]) + 2)  # no two explosions are equal
     tone *= np.interp(cycles, np.arange(len(strokes)), strokes)
     corner = generator.uniform(200, 700)
-    rumble = _filtered_noise(generator, samples, sample_rate, lambda f: (f > 20) / (1 + (f / corner) ** 2))
+    rumble = filtered_noise(generator, samples, sample_rate, lambda f: (f > 20) / (1 + (f / corner) ** 2))
     rumble *= 1 + 0.7 * np.cos(2 * np.pi * cycles)  # intake and exhaust breathe with the strokes
     return tone + generator.uniform(0.1, 0.5) * rumble
 
@@ -238,10 +174,10 @@ def _bell(generator: Generator, samples: int, sample_rate: int) -> np.ndarray:
     ring = np.zeros(len(time))
     for pitch, weight, decay in zip(pitches[:, 0], weights[:, 0], decays[:, 0], strict=True):
         ring += weight * np.sin(np.float32(2 * np.pi * pitch) * time) * np.exp(-time / np.float32(decay))
-    ring *= _edges(len(ring), max(1, int(0.001 * sample_rate)), max(1, int(0.05 * sample_rate)))
+    ring *= edges(len(ring), max(1, int(0.001 * sample_rate)), max(1, int(0.05 * sample_rate)))
     track = np.zeros(samples)
-    for start in _beats(generator, samples, generator.uniform(0.4, 2.5) * sample_rate, 0.02):
-        _place(track, ring * generator.uniform(0.7, 1.0), start)
+    for start in beats(generator, samples, generator.uniform(0.4, 2.5) * sample_rate, 0.02):
+        place(track, ring * generator.uniform(0.7, 1.0), start)
     return track
 
 
@@ -260,23 +196,23 @@ def _chirping_birds(generator: Generator, samples: int, sample_rate: int) -> np.
     for loudness in generator.uniform(0.3, 1.0, generator.integers(1, 4)):  # one to three birds
         centre = generator.uniform(2200, min(6000, 0.4 * sample_rate))
         song = [_chirp(generator, centre * generator.uniform(0.85, 1.2), sample_rate) for _ in range(3)]
-        for start in _beats(generator, samples, generator.uniform(0.7, 2.0) * sample_rate, 0.15):
+        for start in beats(generator, samples, generator.uniform(0.7, 2.0) * sample_rate, 0.15):
             step = generator.uniform(0.07, 0.2) * sample_rate
             for n in range(generator.integers(2, 9)):
                 syllable = song[generator.integers(3)] * loudness * generator.uniform(0.7, 1.0)
-                _place(track, syllable, start + int(n * step))
+                place(track, syllable, start + int(n * step))
     return track
 
 
 def _wind(generator: Generator, samples: int, sample_rate: int) -> np.ndarray:
-    spectrum, frequencies, size = _noise_spectrum(generator, samples, sample_rate)
+    spectrum, frequencies, size = noise_spectrum(generator, samples, sample_rate)
     base = generator.uniform(120, 300)
     gust_rate = generator.uniform(0.25, 1.0)
-    gusts = _curve(generator, samples, sample_rate, gust_rate, 0.15, 1.0)
+    gusts = curve(generator, samples, sample_rate, gust_rate, 0.15, 1.0)
     track = np.zeros(samples)
     for n in range(4):  # neighbouring bands of one noise that swell in their own time: the pitch wanders
-        band = np.fft.irfft(spectrum * _bell_gain(frequencies, base * 1.8**n, 0.45), size)[:samples]
-        swell = gusts ** (0.5 + 0.5 * n) * _curve(generator, samples, sample_rate, 1.5 * gust_rate, 0.1, 1.0)
+        band = np.fft.irfft(spectrum * bell_gain(frequencies, base * 1.8**n, 0.45), size)[:samples]
+        swell = gusts ** (0.5 + 0.5 * n) * curve(generator, samples, sample_rate, 1.5 * gust_rate, 0.1, 1.0)
         track += band * swell * 0.75**n
     return track
 
@@ -298,8 +234,8 @@ def _whistling(generator: Generator, samples: int, sample_rate: int) -> np.ndarr
     since = np.arange(samples) - np.concatenate([[0], ends])[note]
     breath = np.minimum(1, np.minimum(since, ends[note] - np.arange(samples)) / (0.03 * sample_rate))
     loudness = np.maximum(breath, 0.0) * generator.uniform(0.6, 1.0, len(lengths))[note]
-    tone = _harmonic_tone(cycles, np.array([1.0, generator.uniform(0.0, 0.12)]), generator)
-    air = _filtered_noise(generator, samples, sample_rate, lambda f: _bell_gain(f, 1.6 * root, 0.6))
+    tone = harmonic_tone(cycles, np.array([1.0, generator.uniform(0.0, 0.12)]), generator)
+    air = filtered_noise(generator, samples, sample_rate, lambda f: bell_gain(f, 1.6 * root, 0.6))
     return loudness * (tone / np.abs(tone).max() + generator.uniform(0.01, 0.06) * air)
 
 

@@ -205,7 +205,10 @@ def train_text(
     objective = TextObjective(text, len(dataset.labels), len(dataset.families), config.text_loss, width)
     fit(objective, dataset, config.text_stage, run, config.seed, max_minutes, quiet=quiet)
     save_config(config, run / "config.yaml")
-    save_text(objective.cpu().text, run / "text")
+    # In half precision, as it will ship: what trains on it then reads the very states that a user's queries give.
+    objective.cpu().text.model.half()
+    save_text(objective.text, run / "text")
+    objective.text.model.float()
     if config.data.phrasings:
         unseen = wording_accuracy(objective, dataset, wordings_for(config, "held_out"))
         write_json(run / "text" / "held_out.json", unseen)
