@@ -76,7 +76,7 @@ TRAINABLE = (
     ModelEntry(
         "small-diffusion",
         "DiffusionSep, small",
-        9_075_745,
+        6_871_873,
         16000,
         "Apache-2.0",
         "flowsep train diffusion small-diffusion --from small --data CLIPS --run RUN",

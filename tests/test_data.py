@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from flowsep.data.dataset import DataConfig, MixtureDataset, collate
+from flowsep.data.dataset import DataConfig, DataNotice, MixtureDataset, collate
 from flowsep.data.manifest import PHRASINGS, read_manifest, read_phrasings, select
 from flowsep.data.mixing import (
     change_speed,
@@ -190,12 +190,22 @@ def test_stand_ins_take_the_place_of_kinds_that_the_clips_hold_none_of(clips):
     worded = {"frog": ("a croak", "ribbit"), "cat_meow": ("a cat",)}
     dataset = MixtureDataset(listed, config, 16000, seed=0, phrasings=worded)
     assert {"frog", "siren", "sheep"} <= set(dataset.missing) and not {"cat_meow", "pig"} & set(dataset.missing)
+    assert all(
+        dataset.source(np.random.default_rng(n), {"frog", "siren"})[2] not in {"frog", "siren"} for n in range(60)
+    )
     asked = {dataset[index]["text"] for index in range(300)}
     assert {"a croak", "ribbit", "sheep", "door knock"} <= asked and not asked & {"a cat", "pig", "frog"}
     assert not MixtureDataset(listed, replace(config, stand_ins=0.0), 16000, seed=0).missing
     some = MixtureDataset(listed, replace(config, stand_ins=0.2), 16000, seed=0)
     own = sum(some[index]["text"] in {clip.captions[0] for clip in listed} | {"a cat"} for index in range(300))
     assert own / 300 == pytest.approx(0.8, abs=0.1)
+
+
+def test_stand_ins_also_meet_clips_of_one_family(clips):
+    config = DataConfig(crop_seconds=0.25, stand_ins=0.5, three_sources=0.3, target_absent=0.3, target_alone=0.2)
+    with pytest.warns(DataNotice):
+        dataset = MixtureDataset([clip for clip in clips if clip.family == "hiss"], config, 16000, seed=0)
+    assert all(dataset[index]["mixture"].any() for index in range(40))
 
 
 def test_two_families_are_enough_for_every_kind_of_item(clips):

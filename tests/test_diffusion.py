@@ -217,7 +217,7 @@ def test_the_committed_configurations_differ_in_the_method_alone():
     assert (diffusion.method, flow.method) == ("diffusion", "flow")
     assert (diffusion.process.streams, diffusion.process.mask_exponent) == (flow.process.streams, 1.0)
     assert (diffusion.process.prediction, flow.process.predict, flow.process.start) == ("x0", "target", "noise")
-    for name in ("mel", "mask", "snr", "condition_dropout"):
+    for name in ("mel", "quiet", "mask", "snr", "condition_dropout"):
         assert getattr(diffusion.unet_loss, name) == getattr(flow.unet_loss, name)
     assert diffusion.unet_loss.diffusion == flow.unet_loss.flow and flow.unet_loss.start_share == 0
     official = load_config("diffusionsep")

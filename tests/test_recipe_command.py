@@ -246,4 +246,4 @@ def test_teacher_captions_and_tokenizer_reach_the_text_stage_and_its_marker(mate
 
 def test_the_shipped_models_recipe_can_be_read():
     stages = load_recipe("small")
-    assert [stage.stage for stage in stages] == ["text", "flow", "flow", "vocoder", "vocoder", "export", "calibrate"]
+    assert [stage.stage for stage in stages] == ["text", "flow", "vocoder", "vocoder", "export", "calibrate"]

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from flowsep.checkpoint import SHIPPED, load_separator
+from flowsep.config import load_config
 from flowsep.data.manifest import PHRASINGS
 from flowsep.demo import build_example
 from flowsep.evaluation.recipe import read_recipe
@@ -18,6 +19,8 @@ from flowsep.evaluation.signal import level_db, si_sdr
 from flowsep.heard import normalise
 from flowsep.longform import separate_audio
 from flowsep.protocol import SampleOptions
+from flowsep.unet import build_unet
+from vae.model import build_codec
 from vocoder.mel import stft
 
 DATA = os.environ.get("FLOWSEP_DATA")
@@ -47,6 +50,17 @@ def test_the_card_has_the_checksums_of_the_weights_that_ship():
     )
     files = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*.safetensors")}
     assert said == {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items()}
+
+
+def test_the_shipped_network_is_that_of_the_configuration():
+    config = load_config("small")
+    with torch.device("meta"):
+        unet = build_unet(
+            config.unet, config.flow.stream_count, build_codec(config.codec).latent_channels, config.text.d_model
+        )
+    shapes = {name: tuple(value.shape) for name, value in unet.state_dict().items()}
+    file = SHIPPED / "small" / "unet" / "diffusion_pytorch_model.safetensors"
+    assert shapes == {name: tuple(value.shape) for name, value in load_file(file).items()}
 
 
 def test_the_example_is_taken_apart_by_description(small):

@@ -100,6 +100,11 @@ def test_families_agree_with_the_training_manifest():
     assert {name: families[name] for name in STAND_INS} == {name: family for name, (family, _) in STAND_INS.items()}
 
 
+@pytest.mark.parametrize(("kind", "seed"), [("mouse_click", 10), ("mouse_click", 53), ("clock_alarm", 451)])
+def test_what_is_struck_is_heard_at_a_low_rate_too(kind, seed):
+    assert np.abs(synthesise(kind, 3.0, seed, 8000)).max() == pytest.approx(PEAK, abs=1e-6)
+
+
 def test_stand_ins_are_worded_and_sound_as_their_kind_does():
     assert STAND_INS.keys() <= read_phrasings(PHRASINGS).keys() and not STAND_INS.keys() & SYNTH_KINDS.keys()
     knock, snore, meow, click, brush = (

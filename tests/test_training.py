@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from flowsep.checkpoint import load_separator
 from flowsep.cli import main
 from flowsep.config import FlowLossConfig, StageConfig
+from flowsep.data.manifest import read_manifest
 from flowsep.errors import InputError, ModelError, UsageError
 from flowsep.training.loop import learning_rate_share
 from flowsep.training.objectives import FlowObjective, FrontEnd, rendering_losses
@@ -152,11 +153,12 @@ def test_a_checkpoint_of_another_optimiser_is_refused(clips, text, tmp_path):
 
 
 def test_excluded_classes_reach_no_mixture_and_no_wording(clips, tmp_path):
-    data = replace(DATA, exclude=("hiss", "rain"), synthetic=0.5, phrasings=True)
+    data = replace(DATA, exclude=("hiss", "rain"), synthetic=0.5, stand_ins=0.1, phrasings=True)
     left_out = replace(CONFIG, data=data)
     used, dataset = training_data(left_out, clips)
     assert {clip.label for clip in used} == {"low_hum", "high_whistle", "clicks"}
     assert "rain" not in dataset.synthetic and "siren" in dataset.synthetic
+    assert "rain" not in dataset.missing and {"siren", "cat_meow"} <= set(dataset.missing)
     wordings, _ = class_wordings(left_out, clips)
     assert not {"hiss", "rain"} & wordings.keys() and {"siren", "low_hum", "dog_bark"} <= wordings.keys()
     assert class_wordings(replace(CONFIG, data=replace(data, exclude=())), clips)[0].keys() >= {"hiss", "rain"}
@@ -164,6 +166,16 @@ def test_excluded_classes_reach_no_mixture_and_no_wording(clips, tmp_path):
     train_text(short, clips, tmp_path / "run", quiet=True)  # the wordings held out name classes that it knows
     with pytest.raises(UsageError, match="the class dog_brak of"):
         training_data(replace(CONFIG, data=replace(data, exclude=("dog_brak",))), clips)
+
+
+def test_stand_ins_replace_recordings_that_may_not_be_used(clips, tmp_path):
+    rows = [f"{clip.path},{clip.label},0" for clip in read_manifest(clips)]
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text("\n".join(["path,class,nc", *rows, f"{read_manifest(clips)[0].path},cat_meow,1"]) + "\n")
+    free = replace(CONFIG, data=replace(DATA, stand_ins=0.1))
+    bound = replace(CONFIG, data=replace(DATA, stand_ins=0.1, commercial_only=False))
+    missing, missing_less = (training_data(config, manifest)[1].missing for config in (free, bound))
+    assert set(missing) - set(missing_less) == {"cat_meow"} and "frog" in missing_less
 
 
 def test_learning_rate_warms_up_stays_and_falls():

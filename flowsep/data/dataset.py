@@ -48,7 +48,7 @@ class DataConfig:
     augment: float = 0.0  # probability of each of speed, equaliser and reverberation per source
     codec: float = 0.0  # probability that a source went through Ogg Vorbis at a low rate
     band_limit: float = 0.0  # probability that a whole item is low-passed, as telephones and old files are
-    synthetic: float = 0.0  # share of sources taken from the project's own synthesised sounds
+    synthetic: float = 0.0  # share of the other sources taken from the project's own synthesised sounds
     stand_ins: float = 0.0  # share of sources that are synthesised sounds of kinds of which the clips hold none
     commercial_only: bool = True  # skip clips marked non-commercial
     pool: int | None = None  # only so many mixtures, again and again, their latents kept: flow and diffusion
@@ -204,7 +204,7 @@ class MixtureDataset(Dataset[dict[str, Any]]):
         if absent and rng.random() < self.config.stand_ins:
             label = absent[rng.integers(len(absent))]
             clip = self.synthesised(label, rng)
-            captions, family = self.wordings.get(label, (label.replace("_", " "),)), self.family_of(label)
+            captions, family = self.captions_of(label), self.family_of(label)
         elif kinds and rng.random() < self.config.synthetic:
             label = kinds[rng.integers(len(kinds))]
             clip = self.synthesised(label, rng)
@@ -215,9 +215,14 @@ class MixtureDataset(Dataset[dict[str, Any]]):
             family = self.family[label]
         return self.crop(self.augment(clip, rng), rng), captions, family, label
 
+    def captions_of(self, kind: str) -> tuple[str, ...]:
+        """How a stand-in is asked for: the wordings of its class, or the kind's own, or its name."""
+        own = SYNTH_KINDS[kind].captions if kind in SYNTH_KINDS else (kind.replace("_", " "),)
+        return self.wordings.get(kind, own)
+
     def family_of(self, kind: str) -> str:
         """Family of a kind of synthesised sound: that of the clips' class of the same name, if there is one."""
-        own = SYNTH_KINDS[kind].family if kind in SYNTH_KINDS else STAND_INS[kind][0]
+        own = SYNTH_KINDS[kind].family if kind in SYNTH_KINDS else STAND_INS[kind].family
         return self.family.get(kind, own)
 
     def augment(self, clip: Audio, rng: np.random.Generator) -> Audio:

@@ -8,6 +8,7 @@ hears one. None was fitted to a recording. They are coarse: real clips replace t
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.random import Generator
@@ -261,7 +262,7 @@ def brushing_teeth(generator: Generator, samples: int, rate: int) -> np.ndarray:
 
 
 def mouse_click(generator: Generator, samples: int, rate: int) -> np.ndarray:
-    modes = generator.uniform(1200, 7000, 5)
+    modes = np.minimum(generator.uniform(1200, 7000, 5), 0.45 * rate)
     decays = np.exp(generator.uniform(np.log(0.0005), np.log(0.004), 5))
     gap = generator.uniform(0.05, 0.18)
 
@@ -351,13 +352,14 @@ def church_bells(generator: Generator, samples: int, rate: int) -> np.ndarray:
 
 def clock_alarm(generator: Generator, samples: int, rate: int) -> np.ndarray:
     if generator.random() < 0.5:  # a hammer between two bells
-        modes, decays = generator.uniform(1000, 6500, 7), generator.uniform(0.05, 0.4, 7)
+        modes = np.minimum(generator.uniform(1000, 6500, 7), 0.45 * rate)
+        decays = generator.uniform(0.05, 0.4, 7)
         ring = struck(generator, rate, modes, decays, generator.uniform(0.2, 0.8))
         track = np.zeros(samples)
         for start in beats(generator, samples, rate / generator.uniform(9, 26), 0.05):
             place(track, ring * generator.uniform(0.6, 1.0), start)
         return track
-    height = between(generator, 700, 4200)
+    height = min(between(generator, 700, 4200), 0.45 * rate)
     count = harmonic_count(height, rate, 7)
     amplitudes = np.arange(1, count + 1) ** -generator.uniform(0.3, 1.5) * (np.arange(count) % 2 == 0)
     n = duration(generator, 0.04, 0.15, rate)
@@ -384,23 +386,30 @@ def washing_machine(generator: Generator, samples: int, rate: int) -> np.ndarray
     )
 
 
-STAND_INS: dict[str, tuple[str, Callable[[Generator, int, int], np.ndarray]]] = {  # kind: family, renderer
-    "breathing": ("voice", breathing),
-    "brushing_teeth": ("mouth", brushing_teeth),
-    "cat_meow": ("cat", cat_meow),
-    "church_bells": ("bell", church_bells),
-    "clock_alarm": ("bell", clock_alarm),
-    "coughing": ("voice", coughing),
-    "door_knock": ("impact", door_knock),
-    "drinking_sipping": ("mouth", drinking_sipping),
-    "fireworks": ("bang", fireworks),
-    "frog": ("frog", frog),
-    "hen": ("bird", hen),
-    "insect_buzz": ("insect", insect_buzz),
-    "mouse_click": ("click", mouse_click),
-    "pig": ("pig", pig),
-    "sheep": ("sheep", sheep),
-    "snoring": ("voice", snoring),
-    "washing_machine": ("motor", washing_machine),
-    "water_drops": ("water", water_drops),
+class StandIn(NamedTuple):
+    """One kind: its family in the training manifest, and its renderer (generator, samples T, rate in Hz) -> (T,)."""
+
+    family: str
+    render: Callable[[Generator, int, int], np.ndarray]
+
+
+STAND_INS = {
+    "breathing": StandIn("voice", breathing),
+    "brushing_teeth": StandIn("mouth", brushing_teeth),
+    "cat_meow": StandIn("cat", cat_meow),
+    "church_bells": StandIn("bell", church_bells),
+    "clock_alarm": StandIn("bell", clock_alarm),
+    "coughing": StandIn("voice", coughing),
+    "door_knock": StandIn("impact", door_knock),
+    "drinking_sipping": StandIn("mouth", drinking_sipping),
+    "fireworks": StandIn("bang", fireworks),
+    "frog": StandIn("frog", frog),
+    "hen": StandIn("bird", hen),
+    "insect_buzz": StandIn("insect", insect_buzz),
+    "mouse_click": StandIn("click", mouse_click),
+    "pig": StandIn("pig", pig),
+    "sheep": StandIn("sheep", sheep),
+    "snoring": StandIn("voice", snoring),
+    "washing_machine": StandIn("motor", washing_machine),
+    "water_drops": StandIn("water", water_drops),
 }

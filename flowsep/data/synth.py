@@ -61,7 +61,7 @@ def synthesise(kind: str, seconds: float, seed: int, sample_rate: int = 16000) -
     if kind in SYNTH_KINDS:
         sound = SYNTH_KINDS[kind].render(generator, samples, sample_rate)
     else:
-        sound = with_room_noise(STAND_INS[kind][1](generator, samples, sample_rate), generator, sample_rate)
+        sound = with_room_noise(STAND_INS[kind].render(generator, samples, sample_rate), generator, sample_rate)
     return (sound * (PEAK / max(np.abs(sound).max(), 1e-12))).astype(np.float32)
 
 

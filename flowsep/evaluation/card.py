@@ -49,11 +49,11 @@ def class_table(items: Sequence[dict[str, Any]], training: Sequence[Clip]) -> li
 
 
 def heard_lines(items: Sequence[dict[str, Any]], training: Sequence[Clip]) -> list[str]:
-    """A sentence on kinds of sound that training held, and one on kinds that it did not; only where there are any."""
+    """A sentence on kinds of which training held recordings, and one on the others; only where there are any."""
     heard = {clip.label for clip in training}
     groups = {
-        "of kinds that training held": [item for item in items if item["target_class"] in heard],
-        "of kinds that it never held": [item for item in items if item["target_class"] not in heard],
+        "of kinds of which training held recordings": [item for item in items if item["target_class"] in heard],
+        "of kinds of which it held none": [item for item in items if item["target_class"] not in heard],
     }
     lines = []
     for name, group in groups.items():
