@@ -18,6 +18,8 @@ def test_official_configuration_is_the_published_one():
         ("unet.chanels=[1]", "chanels"),
         ("flow.start=middle", "unknown flow.start 'middle'"),
         ("flow_stage.steps=many", "many"),
+        ("data.stand_ins=2", "data.stand_ins is a share or a probability, from 0 to 1"),
+        ("data.augment=-0.1", "data.augment is a share"),
         ("no-equals-sign", "write key.sub=value"),
     ],
 )

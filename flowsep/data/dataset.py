@@ -32,6 +32,20 @@ from flowsep.data.stand_ins import STAND_INS
 from flowsep.data.synth import SYNTH_KINDS, synthesise
 from flowsep.errors import InputError
 
+SHARES = (
+    "three_sources",
+    "target_alone",
+    "target_absent",
+    "same_family",
+    "augment",
+    "codec",
+    "band_limit",
+    "synthetic",
+    "stand_ins",
+    "background",
+    "own_share",
+)
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -57,6 +71,11 @@ class DataConfig:
     own_share: float = 0.5  # share of the draws that are of the classes of --data, where --background has classes too
     exclude: tuple[str, ...] = ()  # classes that training never meets: clips, wordings, synthesised sounds
     exclude_clips: str | None = None  # a CSV of clips that it never meets, or `doubtful` for flowsep/data/doubtful.csv
+
+    def __post_init__(self) -> None:
+        for name in SHARES:
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"data.{name} is a share or a probability, from 0 to 1, not {getattr(self, name)}")
 
 
 class DataNotice(UserWarning):
