@@ -97,7 +97,7 @@ def test_families_agree_with_the_training_manifest():
     with manifest.open(newline="") as file:
         families = {row["class"]: row["family"] for row in csv.DictReader(file)}
     assert {name: families[name] for name in SYNTH_KINDS} == {n: k.family for n, k in SYNTH_KINDS.items()}
-    assert {name: families[name] for name in STAND_INS} == {name: family for name, (family, _) in STAND_INS.items()}
+    assert {name: families[name] for name in STAND_INS} == {name: kind.family for name, kind in STAND_INS.items()}
 
 
 @pytest.mark.parametrize(("kind", "seed"), [("mouse_click", 10), ("mouse_click", 53), ("clock_alarm", 451)])

@@ -28,8 +28,7 @@ from flowsep.data.mixing import (
     reverberate,
     room,
 )
-from flowsep.data.stand_ins import STAND_INS
-from flowsep.data.synth import SYNTH_KINDS, synthesise
+from flowsep.data.synth import KINDS, SYNTH_KINDS, synthesise
 from flowsep.errors import InputError
 
 SHARES = (
@@ -137,7 +136,7 @@ class MixtureDataset(Dataset[dict[str, Any]]):
         self.kinds = sorted(SYNTH_KINDS.keys() - set(config.exclude))
         self.synthetic = self.kinds if config.synthetic else []
         self.wordings = phrasings or {}
-        missing = (SYNTH_KINDS.keys() | STAND_INS.keys()) - self.members.keys() - set(config.exclude)
+        missing = KINDS.keys() - self.members.keys() - set(config.exclude)
         self.missing = sorted(missing) if config.stand_ins else []
 
     def __len__(self) -> int:
@@ -235,14 +234,12 @@ class MixtureDataset(Dataset[dict[str, Any]]):
         return self.crop(self.augment(clip, rng), rng), captions, family, label
 
     def captions_of(self, kind: str) -> tuple[str, ...]:
-        """How a stand-in is asked for: the wordings of its class, or the kind's own, or its name."""
-        own = SYNTH_KINDS[kind].captions if kind in SYNTH_KINDS else (kind.replace("_", " "),)
-        return self.wordings.get(kind, own)
+        """How a stand-in is asked for: the wordings of its class, or the kind's own."""
+        return self.wordings.get(kind, KINDS[kind].captions)
 
     def family_of(self, kind: str) -> str:
         """Family of a kind of synthesised sound: that of the clips' class of the same name, if there is one."""
-        own = SYNTH_KINDS[kind].family if kind in SYNTH_KINDS else STAND_INS[kind].family
-        return self.family.get(kind, own)
+        return self.family.get(kind, KINDS[kind].family)
 
     def augment(self, clip: Audio, rng: np.random.Generator) -> Audio:
         """Speed 0.87..1.15, equaliser +-8 dB, a synthetic room and a codec, each with the configured probability."""

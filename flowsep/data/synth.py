@@ -8,8 +8,6 @@ parameters the model has not met. Kind names and families are those of the train
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from zlib import crc32
 
 import numpy as np
@@ -17,6 +15,7 @@ from numpy.random import Generator
 
 from flowsep.data.stand_ins import STAND_INS
 from flowsep.data.waves import (
+    Kind,
     beats,
     bell_gain,
     curve,
@@ -26,42 +25,27 @@ from flowsep.data.waves import (
     harmonic_tone,
     noise_spectrum,
     place,
-    with_room_noise,
 )
 from flowsep.errors import UsageError
 
 DEMO_SEEDS = range(1_000_000, 2_000_000)  # reserved for the demo and the documentation; training draws below
 PEAK = 0.7  # largest absolute sample of every rendered sound
 
-Render = Callable[[Generator, int, int], np.ndarray]  # (generator, samples T, sample rate in Hz) -> (T,), any level
-
-
-@dataclass(frozen=True)
-class Kind:
-    """One kind of sound: its family (two sounds of one family are never mixed), descriptions and renderer."""
-
-    family: str
-    captions: tuple[str, ...]
-    render: Render
-
 
 def synthesise(kind: str, seconds: float, seed: int, sample_rate: int = 16000) -> np.ndarray:
-    """Render `seconds` of a kind of `SYNTH_KINDS` or `STAND_INS` -> (T,) float32 of peak `PEAK`.
+    """Render `seconds` of a kind of `KINDS` -> (T,) float32 of peak `PEAK`.
 
     T = round(seconds * sample_rate). `seed` is a non-negative int from which every parameter is drawn. Raises
     `UsageError` for an unknown kind or fewer than one sample.
     """
-    if kind not in SYNTH_KINDS and kind not in STAND_INS:
-        raise UsageError(f"unknown kind of sound {kind!r}; choose from {', '.join([*SYNTH_KINDS, *STAND_INS])}")
+    if kind not in KINDS:
+        raise UsageError(f"unknown kind of sound {kind!r}; choose from {', '.join(KINDS)}")
     samples = round(seconds * sample_rate)
     if samples < 1:
         raise UsageError(f"cannot synthesise {seconds} s; ask for at least one sample")
     # The kind is part of the seed: a siren and a whistle of one seed would otherwise share their random numbers.
     generator = np.random.default_rng([seed, crc32(kind.encode())])
-    if kind in SYNTH_KINDS:
-        sound = SYNTH_KINDS[kind].render(generator, samples, sample_rate)
-    else:
-        sound = with_room_noise(STAND_INS[kind].render(generator, samples, sample_rate), generator, sample_rate)
+    sound = KINDS[kind].render(generator, samples, sample_rate)
     return (sound * (PEAK / max(np.abs(sound).max(), 1e-12))).astype(np.float32)
 
 
@@ -313,3 +297,4 @@ SYNTH_KINDS: dict[str, Kind] = {
         _whistling,
     ),
 }  # fmt: skip
+KINDS = SYNTH_KINDS | STAND_INS  # all that can be rendered

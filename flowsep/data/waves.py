@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.random import Generator
 
 Event = Callable[[], np.ndarray]  # one occurrence (n,)
 Formant = tuple[float | np.ndarray, float, float]  # centre in Hz, one or (n,); half width in octaves; weight
+Render = Callable[[Generator, int, int], np.ndarray]  # (generator, samples T, sample rate in Hz) -> (T,), any level
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of sound: its family (two sounds of one family are never mixed), descriptions and renderer."""
+
+    family: str
+    captions: tuple[str, ...]
+    render: Render
 
 
 def curve(generator: Generator, samples: int, sample_rate: int, rate: float, low: float, high: float) -> np.ndarray:
