@@ -8,7 +8,8 @@ from PIL import Image
 
 from flowsep.cli import main
 from flowsep.data.manifest import Clip, read_manifest
-from flowsep.evaluation.card import class_table, extremes, heard_lines
+from flowsep.errors import InputError
+from flowsep.evaluation.card import attribution_lines, class_table, extremes, heard_lines
 from flowsep.evaluation.recipe import draw_recipe, write_recipe
 from tests.tiny import tiny_separator, write_clips
 
@@ -46,6 +47,40 @@ def test_sounds_that_training_never_held_are_counted_apart():
     )
     assert other.startswith("2 mixtures of kinds of which it held none: SI-SDR improvement 3.00 dB")
     assert len(heard_lines(ITEMS[2:], training)) == 1
+
+
+def test_authors_of_the_training_clips_are_counted_by_collection(tmp_path):
+    (tmp_path / "attributions.csv").write_text(
+        "path,licence,attribution\n"
+        'a/rain/0.wav,CC0,"Ada, in A"\n'
+        'a/rain/1.wav,CC0,"Ada, in A"\n'
+        "b/dog/0.wav,CC BY,Bo\nb/dog/1.wav,CC BY,nobody's\n"
+    )
+    paths = ("b/dog/0.wav", "a/rain/0.wav", "a/rain/1.wav")
+    training = [Clip(tmp_path / path, "x", "x", "train", ("x",)) for path in paths]
+    lines = attribution_lines(training, tmp_path / "attributions.csv")
+    assert lines[4:] == ["", "## a", "", "- Ada, in A: CC0 (2)", "", "## b", "", "- Bo: CC BY (1)"]
+    assert "3 training clips" in lines[2]
+    with pytest.raises(InputError, match=r"does not name .*2\.wav, and 0 more"):
+        attribution_lines([Clip(tmp_path / "a/rain/2.wav", "x", "x", "train", ("x",))], tmp_path / "attributions.csv")
+
+
+def test_the_card_counts_what_training_heard(measured, tmp_path):
+    report, *of = measured
+    data = Path(of[-1])
+    clips = [clip for clip in read_manifest(data) if clip.split == "train"]
+    rows = [f"{clip.path.relative_to(data)},{clip.label}" for clip in clips[:1]]
+    (tmp_path / "left_out.csv").write_text("\n".join(["path,class", *rows]))
+    asked = ["card", report, *of, "--failures", "0", "--successes", "0"]
+    assert main([*asked, "-o", str(tmp_path / "all")]) == 0
+    assert main([*asked, "-o", str(tmp_path / "less"), "--exclude-clips", str(tmp_path / "left_out.csv")]) == 0
+    tables = [(tmp_path / name / "classes.md").read_text() for name in ("all", "less")]
+    label = clips[0].label
+    counts = [
+        int(next(x for x in table.splitlines() if x.startswith(f"| {label.replace('_', ' ')}")).split("|")[2])
+        for table in tables
+    ]
+    assert counts[0] == counts[1] + 1
 
 
 def test_extremes_are_the_worst_or_the_best_in_order():

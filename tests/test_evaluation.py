@@ -10,10 +10,11 @@ from flowsep.cli import main
 from flowsep.data.manifest import read_manifest
 from flowsep.data.mixing import energy
 from flowsep.errors import InputError
-from flowsep.evaluation.complete import complete_lines, complete_report
+from flowsep.evaluation.complete import complete_lines, complete_report, word_figures
 from flowsep.evaluation.oracle import ClassSpectra, oracle_lines, oracle_recipe, oracle_row
 from flowsep.evaluation.recipe import MixtureRow, draw_recipe, read_recipe, render_row, write_recipe
-from flowsep.evaluation.run import captions_of, evaluate_recipe, evaluate_row, other_queries, summary_lines
+from flowsep.evaluation.run import ask, captions_of, evaluate_recipe, evaluate_row, other_queries, summary_lines
+from flowsep.evaluation.signal import si_sdr
 from flowsep.heard import normalise
 from flowsep.protocol import SampleOptions, Separation
 from tests.fakes import FakeSeparator
@@ -76,7 +77,7 @@ def test_evaluation_rewards_the_right_sound_and_shows_the_wrong_one(data):
     _, target, _ = render_row(ROW, data)
     report = evaluate_recipe(Oracle(target), [ROW], data, SampleOptions(), model="oracle", recipe="one")
     assert report["si_sdri"]["mean"] > 80 and report["si_sdri_wrong_query"]["mean"] < -10
-    assert report["items"][0]["wrong_query"] == "the hiss" and report["improved_by_1_db"] == 1
+    assert report["items"][0]["wrong_query"] == "the hiss" and report["improved_by_1_db"]["mean"] == 1
     assert report["log_mel_l1_ratio"]["mean"] == pytest.approx(0, abs=1e-3) and report["nfe"] == 1
     text = "\n".join(summary_lines(report))
     assert (
@@ -104,7 +105,37 @@ def test_oracles_are_ordered_and_exact_where_bands_do_not_overlap(data):
     ceiling, streams = report["stft_mask"]["mean"], report["mel_mask_two_streams"]["mean"]
     assert ceiling > streams > report["class_spectra"]["mean"] > 0
     assert report["items"][1]["mel_mask_two_streams"] > 30 and report["hard"] == []
-    assert "floor" in "\n".join(oracle_lines(report))
+    assert report["hard_classes"] == [] and report["si_sdr_mixture"]["mean"] == pytest.approx(ROW.snr_db, abs=0.3)
+    assert "floor: the mixture itself" in "\n".join(oracle_lines(report))
+
+
+def test_an_oracle_names_the_mixtures_and_classes_where_it_fails_too(data, monkeypatch):
+    easy = replace(ROW, id="easy", interferer_path="high_whistle/0.wav", interferer_class="high_whistle")
+    monkeypatch.setattr("flowsep.evaluation.oracle.HARD_DB", 30.0)
+    assert oracle_recipe([ROW, easy], data, "two")["hard"] == ["t0"]
+    text = "\n".join(oracle_lines(oracle_recipe([ROW], data, "one")))
+    assert "less than 30 dB: t0 (low_hum)" in text and "classes, likewise: low_hum" in text
+
+
+class Wordy(Oracle):
+    """Gives the target for its caption and one wording, the mixture for another, next to nothing for other words."""
+
+    def separate(self, mixture, texts, options=None):
+        heard = mixture[:1]
+        answers = {"the low_hum": self.target, "a drone": self.target, "some humming": 0.5 * heard}
+        out = torch.cat([answers.get(text, 1e-3 * heard) for text in texts])
+        return Separation(out, mixture - out, 1, {"all": 0.5}, {}, presence=torch.linspace(0, 1, len(texts)))
+
+
+def test_all_held_out_wordings_and_an_unknown_word_are_asked_for(data):
+    mixture, target, _ = (torch.from_numpy(audio) for audio in render_row(ROW, data))
+    separator = Wordy(target.numpy())
+    found = word_figures(separator, ROW, data, SampleOptions(), ("a drone", "some humming"))
+    known = ask(separator, mixture, ["the low_hum"], SampleOptions())[0]
+    lost = si_sdr(known[0], target) - si_sdr(0.5 * mixture, target)
+    assert found["unseen_wordings_loss"] == pytest.approx(lost.item() / 2, rel=1e-3)  # of two wordings one is right
+    assert found["unknown_level_db"] == pytest.approx(-60, abs=0.1) and found["unknown_presence"] == 1
+    assert "unseen_wordings_loss" not in word_figures(separator, ROW, data, SampleOptions(), ())
 
 
 class OffBy(torch.nn.Module):
@@ -226,7 +257,9 @@ def test_a_complete_evaluation_has_steps_vocoder_time_and_size(data):
     vocoded = evaluate_recipe(separator, rows, data, SampleOptions(render="vocoder"), "m", "r")
     assert report["vocoder"]["log_mel_l1_ratio"] == vocoded["log_mel_l1_ratio"]
     assert report["seconds_per_10_s"] > 0 and 0 < report["weights_mb"] < report["shipped_mb"] <= 24
+    assert set(report["words"]) == {"unknown_level_db"}  # of low_hum the project has no wordings; no presence score
     text = "\n".join(complete_lines(report))
+    assert "level for a word never trained on" in text
     assert "SI-SDR improvement at 4 steps" in text and "over the mixture, of the means" in text and "10 s" in text
 
 

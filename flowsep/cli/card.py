@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from flowsep.data.doubtful import SHIPPED_LIST, without_listed
+
 
 def card(
     report: Annotated[Path, typer.Argument(help="JSON that `flowsep evaluate -o` wrote for one model.")],
@@ -15,15 +17,28 @@ def card(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write into.")],
     failures: Annotated[int, typer.Option(min=0, help="How many of the worst separations to draw.")] = 5,
     successes: Annotated[int, typer.Option(min=0, help="How many of the best.")] = 3,
+    exclude_clips: Annotated[
+        str, typer.Option("--exclude-clips", help="CSV of clips that training left out (its data.exclude_clips).")
+    ] = SHIPPED_LIST,
     device: Annotated[str, typer.Option("--device")] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite")] = False,
 ) -> None:
-    """Table by class (classes.md) and pictures of the worst and best separations, for a model card."""
+    """Table by class (classes.md) and pictures of the worst and best separations, for a model card.
+
+    Where an attributions.csv lies beside the clips' manifest, also who recorded what training heard (attributions.md).
+    """
     from flowsep.atomic import atomic_output, refuse_existing, refuse_unwritable
     from flowsep.checkpoint import load_separator, read_json
     from flowsep.data.manifest import read_manifest, select
     from flowsep.errors import InputError
-    from flowsep.evaluation.card import class_table, draw_examples, extremes, heard_lines, separate_again
+    from flowsep.evaluation.card import (
+        attribution_lines,
+        class_table,
+        draw_examples,
+        extremes,
+        heard_lines,
+        separate_again,
+    )
     from flowsep.evaluation.recipe import read_recipe
     from flowsep.settings import sample_options
 
@@ -35,16 +50,19 @@ def card(
     rows = read_recipe(recipe)
     wanted = {"failures.png": (failures, True), "successes.png": (successes, False)}
     drawn = {output / name: choice for name, choice in wanted.items() if choice[0]}
-    for path in [output / "classes.md", *drawn]:
+    training = without_listed(select(read_manifest(data), "train", commercial_only=True), exclude_clips)
+    items = figures["items"]
+    texts = {output / "classes.md": [*heard_lines(items, training), "", *class_table(items, training)]}
+    if (data / "attributions.csv").is_file():
+        texts[output / "attributions.md"] = attribution_lines(training, data / "attributions.csv")
+    for path in [*texts, *drawn]:
         refuse_existing(path, overwrite)
     refuse_unwritable(output)
-    training = select(read_manifest(data), "train", commercial_only=True)
     output.mkdir(parents=True, exist_ok=True)
-    items = figures["items"]
-    lines = [*heard_lines(items, training), "", *class_table(items, training), ""]
-    with atomic_output(output / "classes.md", overwrite=overwrite) as temporary:
-        temporary.write_text("\n".join(lines), encoding="utf-8")
-    typer.echo(output / "classes.md")
+    for path, lines in texts.items():
+        with atomic_output(path, overwrite=overwrite) as temporary:
+            temporary.write_text("\n".join([*lines, ""]), encoding="utf-8")
+        typer.echo(path)
     separator = load_separator(figures["model"], device) if drawn else None
     for path, (count, worst) in drawn.items():
         chosen = extremes(items, count, worst)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import csv
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +65,35 @@ def heard_lines(items: Sequence[dict[str, Any]], training: Sequence[Clip]) -> li
                 f"{len(group)} mixtures {name}: SI-SDR improvement {gain['mean']:.2f} dB "
                 f"[{gain['low']:.2f}, {gain['high']:.2f}], {100 * share:.0f} % improved by more than 1 dB."
             )
+    return lines
+
+
+def attribution_lines(training: Sequence[Clip], listed: Path) -> list[str]:
+    """Markdown lines: authors and licences of the clips that a model learnt from, one per pair, counted, by collection.
+
+    `listed` has the columns path, licence and attribution, paths relative to its folder; the collection is the folder
+    above the class's. InputError where it lacks a column or a clip.
+    """
+    with listed.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        if missing := {"path", "licence", "attribution"} - set(reader.fieldnames or ()):
+            raise InputError(f"{listed} lacks the columns {', '.join(sorted(missing))}")
+        rows = {listed.parent / row["path"]: row for row in reader}
+    if unnamed := [clip.path for clip in training if clip.path not in rows]:
+        raise InputError(f"{listed} does not name {unnamed[0]}, and {len(unnamed) - 1} more of the training clips")
+    authors: dict[str, Counter[str]] = defaultdict(Counter)
+    for clip in training:
+        row = rows[clip.path]
+        authors[clip.path.parts[-3]][f"{row['attribution']}: {row['licence']}"] += 1
+    lines = [
+        "# Recordings that the model was trained on",
+        "",
+        f"Authors and licences of the {len(training)} training clips (no recording is shipped). One line per author",
+        "and licence; the number of clips in brackets.",
+    ]
+    for collection in sorted(authors):
+        lines += ["", f"## {collection}", ""]
+        lines += [f"- {named} ({count})" for named, count in sorted(authors[collection].items())]
     return lines
 
 

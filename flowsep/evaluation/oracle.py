@@ -17,20 +17,21 @@ from flowsep.errors import InputError
 from flowsep.evaluation.recipe import SAMPLE_RATE, MixtureRow, read_clip, render_row
 from flowsep.evaluation.run import captions_of
 from flowsep.evaluation.signal import si_sdr
-from flowsep.evaluation.statistics import bootstrap_mean
+from flowsep.evaluation.statistics import bootstrap_mean, by_class
 from flowsep.render import apply_mask, band_mask
 from vocoder.mel import MelConfig, istft, log_mel, stft
 
 if TYPE_CHECKING:
     from flowsep.separator import LatentSeparator
 
-HARD_DB = 3.0  # a mixture that even the two-stream band mask improves by less is listed
+HARD_DB = 3.0  # a mixture, or a class, that even the two-stream band mask improves by less is listed
 CLIPS_PER_CLASS = 20  # of the average spectra
 TITLES = {
     "stft_mask": "ratio mask on STFT bins",
     "mel_mask_two_streams": "64-band mask, target and residual",
     "mel_mask_one_stream": "64-band mask, target against mixture",
     "class_spectra": "floor: average spectra of both classes",
+    "si_sdr_mixture": "floor: the mixture itself (its SI-SDR)",
 }
 MODEL_TITLES = {  # of `flowsep.evaluation.ceilings`
     "codec_mask": "64-band mask, both mels through the codec",
@@ -42,7 +43,7 @@ MODEL_TITLES = {  # of `flowsep.evaluation.ceilings`
 def oracle_recipe(
     rows: Sequence[MixtureRow], data: Path, recipe: str, separator: LatentSeparator | None = None
 ) -> dict[str, Any]:
-    """Report: SI-SDR improvement in dB of each oracle, over the rows, and the rows where the band mask fails too.
+    """Report: SI-SDR improvement in dB of each oracle over the rows; rows and classes where the band mask fails too.
 
     With a separator also what its codec and its vocoder do to the true mels (`flowsep.evaluation.ceilings`).
     """
@@ -58,6 +59,8 @@ def oracle_recipe(
         if values:
             report[name] = bootstrap_mean(values)
     report["hard"] = [item["id"] for item in items if item["mel_mask_two_streams"] < HARD_DB]
+    classes = by_class(items, "mel_mask_two_streams")
+    report["hard_classes"] = [label for label, gain in classes.items() if gain["mean"] < HARD_DB]
     report["items"] = items
     return report
 
@@ -81,6 +84,7 @@ def oracle_row(
     estimates = {n: apply_mask(mixture[None], mask[0], SAMPLE_RATE, config)[0] for n, mask in masks.items()}
     estimates["stft_mask"] = ratio_masked(mixture, target, other, config)
     found = {name: (si_sdr(estimate, target) - before).item() for name, estimate in estimates.items()}
+    found["si_sdr_mixture"] = before.item()
     if separator is None:
         return found
     from flowsep.evaluation.ceilings import model_ceilings
@@ -129,5 +133,10 @@ def oracle_lines(report: dict[str, Any]) -> list[str]:
         if name in report:
             value = report[name]
             lines.append(f"{title:<42} {value['mean']:7.2f} [{value['low']:.2f}, {value['high']:.2f}]")
-    lines.append(f"band mask with both streams below {HARD_DB:g} dB: {', '.join(report['hard']) or 'none'}")
+    labels = {item["id"]: item["target_class"] for item in report["items"]}
+    hard = [f"{name} ({labels[name]})" for name in report["hard"]]
+    lines.append(
+        f"mixtures that the band mask of both streams improves by less than {HARD_DB:g} dB: {', '.join(hard) or 'none'}"
+    )
+    lines.append(f"classes, likewise: {', '.join(report['hard_classes']) or 'none'}")
     return lines

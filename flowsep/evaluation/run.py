@@ -60,7 +60,7 @@ def evaluate_recipe(
         evaluate_row(separator, row, data, clips, options, unseen, judge)
         for row in tqdm(rows, disable=quiet, unit="mixture")
     ]
-    report: dict[str, Any] = {"schema_version": 1, "flowsep": __version__, "model": model, "recipe": recipe}
+    report: dict[str, Any] = {"schema_version": 2, "flowsep": __version__, "model": model, "recipe": recipe}
     report["settings"] = items[0]["settings"]
     report["nfe"] = items[0]["nfe"]
     report["mixtures"] = len(items)
@@ -78,7 +78,9 @@ def evaluate_recipe(
     if judged:
         scores = [score for pair in judged for score in pair]
         report["presence_auc"] = area_under_curve(scores, [True, False] * len(judged))
-    report["improved_by_1_db"] = sum(item["si_sdri"] > 1 for item in items) / len(items)
+        names = ("presence", "presence_absent")
+        report["called_present"] = {n: bootstrap_mean([item[n] > 0.5 for item in items if n in item]) for n in names}
+    report["improved_by_1_db"] = bootstrap_mean([item["si_sdri"] > 1 for item in items])
     report["items"] = [{k: v for k, v in item.items() if k != "settings"} for item in items]
     return report
 
@@ -176,6 +178,11 @@ def figure_line(title: str, value: dict[str, float], unit: str) -> str:
     return f"{title:<38} {value['mean']:8.2f} {unit:<2} [{value['low']:.2f}, {value['high']:.2f}]"
 
 
+def share_line(title: str, value: dict[str, float]) -> str:
+    """A share of the mixtures and its interval for a person."""
+    return f"{title:<38} {100 * value['mean']:8.1f} %  [{100 * value['low']:.0f}, {100 * value['high']:.0f}]"
+
+
 def summary_lines(report: dict[str, Any]) -> list[str]:
     """The report for a person."""
     settings = report["settings"]
@@ -189,7 +196,7 @@ def summary_lines(report: dict[str, Any]) -> list[str]:
             lines.append(figure_line(title, report[name], unit))
     lines.append(f"{'log-mel L1, one mean over the other':<38} {report['log_mel_l1_ratio_of_means']:8.2f} x")
     lines.append(f"{'median SI-SDR improvement':<38} {report['median_si_sdri']:8.2f} dB")
-    lines.append(f"{'improved by more than 1 dB':<38} {100 * report['improved_by_1_db']:8.0f} %")
+    lines.append(share_line("improved by more than 1 dB", report["improved_by_1_db"]))
     for name, title in titles_of(report.get("encoder")).items():
         if name in report:
             value = report[name]
@@ -197,4 +204,6 @@ def summary_lines(report: dict[str, Any]) -> list[str]:
             lines.append(f"{title:<38} {value['mean']:8.2f}{interval}")
     if "presence_auc" in report:
         lines.append(f"{'presence: area under the curve':<38} {report['presence_auc']:8.3f}")
+        lines.append(share_line("  above 0.5 when present", report["called_present"]["presence"]))
+        lines.append(share_line("  above 0.5 when absent", report["called_present"]["presence_absent"]))
     return lines
