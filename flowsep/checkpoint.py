@@ -236,7 +236,8 @@ def load_text(folder: Path, values: dict[str, Any], dtype: torch.dtype | None = 
 
 def save_text(text: TextEncoder, folder: Path) -> None:
     """Write text_encoder/ and tokenizer/ into `folder`."""
-    text.model.save_pretrained(folder / "text_encoder")
+    with no_progress_bar():
+        text.model.save_pretrained(folder / "text_encoder")
     text.tokenizer.save_pretrained(folder / "tokenizer")
 
 

@@ -75,6 +75,12 @@ class StageConfig:
         for name in ("steps", "batch_size", "checkpoint_steps", "log_steps", "media_steps", "workers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("final_learning_rate", "decay_share", "ema"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is a share, from 0 to 1, not {getattr(self, name)}")
+        for name in ("learning_rate", "warmup", "weight_decay", "clip_norm"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -203,6 +209,11 @@ class ModelConfig:
                 f"unknown sampling.solver {self.sampling.solver!r} for method {self.method}; "
                 f"choose from {', '.join(known)}"
             )
+        for name in ("text_stage", "vae_stage", "vocoder_stage", "mask_stage", "clap_stage"):
+            if getattr(self, name).optimiser == "muon":  # it has to know which layers are a network's edges
+                raise ValueError(
+                    f"{name}.optimiser=muon: Muon is for the UNet (flow_stage, diffusion_stage); use adamw"
+                )
 
     @property
     def process(self) -> FlowConfig | DiffusionConfig:

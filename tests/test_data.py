@@ -2,8 +2,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import soundfile
 
-from flowsep.data.dataset import DataConfig, DataNotice, MixtureDataset, collate
+from flowsep.data.dataset import DataConfig, DataNotice, MixtureDataset, collate, load_clip
 from flowsep.data.manifest import PHRASINGS, read_manifest, read_phrasings, select
 from flowsep.data.mixing import (
     change_speed,
@@ -206,6 +207,25 @@ def test_stand_ins_also_meet_clips_of_one_family(clips):
     with pytest.warns(DataNotice):
         dataset = MixtureDataset([clip for clip in clips if clip.family == "hiss"], config, 16000, seed=0)
     assert all(dataset[index]["mixture"].any() for index in range(40))
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_classes_that_are_never_drawn_are_not_waited_for(clips, share):
+    config = DataConfig(crop_seconds=0.25, own_share=share)
+    dataset = MixtureDataset(clips, config, 16000, seed=0, own={"hiss"})
+    assert dataset.families_left(set()) and not dataset.families_left({"hiss"} if share else set(dataset.drawn))
+    if share:  # the other sound is then a synthesised one, as it is for clips of one family
+        asked = {dataset[index]["text"] for index in range(10)}
+        assert asked == {"hiss"}
+
+
+def test_a_broken_clip_is_named(tmp_path):
+    soundfile.write(tmp_path / "empty.wav", np.zeros(0, np.float32), 16000)
+    with pytest.raises(InputError, match=r"empty\.wav is empty"):
+        load_clip(tmp_path / "empty.wav", 16000)
+    soundfile.write(tmp_path / "nan.wav", np.array([0.0, np.nan, 0.1], np.float32), 16000, subtype="FLOAT")
+    with pytest.raises(InputError, match=r"nan\.wav holds values that are no numbers"):
+        load_clip(tmp_path / "nan.wav", 16000)
 
 
 def test_two_families_are_enough_for_every_kind_of_item(clips):

@@ -17,6 +17,7 @@ from flowsep.evaluation.run import ask, captions_of, evaluate_recipe, evaluate_r
 from flowsep.evaluation.signal import si_sdr
 from flowsep.heard import normalise
 from flowsep.protocol import SampleOptions, Separation
+from flowsep.training.chain import clips_hash
 from tests.fakes import FakeSeparator
 from tests.tiny import MIXTURE, tiny_separator, write_clips
 from tests.tiny_masks import tiny_masker
@@ -95,8 +96,20 @@ def test_evaluation_asks_for_an_absent_sound_and_in_a_wording_never_trained_on(d
     assert queries["absent_query"] == "the clicks" and queries["wrong_query"] == "the hiss"
     assert queries["unseen_query"] in unseen["low_hum"] and queries == other_queries(ROW, clips, unseen)
     assert set(other_queries(ROW, {}, {})) == {"wrong_query"}
+    half = {path: clip for path, clip in clips.items() if path != ROW.interferer_path}  # it may be what is asked for
+    assert set(other_queries(ROW, half, {})) == {"wrong_query"}
     item = evaluate_row(Oracle(target), ROW, data, clips, SampleOptions(), unseen)
     assert item["unseen_wording_loss"] > 80 and item["absent_level_db"] < 0  # the oracle knows one wording only
+
+
+def test_a_manifest_may_name_clips_by_their_whole_path(data, tmp_path):
+    rows = [f"{clip.path},{clip.label}" for clip in read_manifest(data)]
+    (tmp_path / "manifest.csv").write_text("\n".join(["path,class", *rows]))
+    drawn = draw_recipe(read_manifest(tmp_path), tmp_path, 3, seed=1, length_s=2.0)
+    write_recipe(tmp_path / "recipe.csv", drawn)
+    row = read_recipe(tmp_path / "recipe.csv")[0]
+    assert {row.target_path, row.interferer_path} <= captions_of(tmp_path).keys()
+    assert render_row(row, tmp_path)[0].any() and len(clips_hash(tmp_path)) == 64
 
 
 def test_oracles_are_ordered_and_exact_where_bands_do_not_overlap(data):

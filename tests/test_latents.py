@@ -89,6 +89,13 @@ def test_a_pool_of_other_data_is_refused(clips, tmp_path):
         make(clips, tmp_path, objective().latents, other)
 
 
+def test_a_pool_of_other_clips_is_refused(clips, tmp_path):
+    make(clips, tmp_path / "pool", objective().latents)
+    others = write_clips(tmp_path / "others", seconds=2.0)
+    with pytest.raises(UsageError, match="other data or another codec; use a new --run"):
+        make(others, tmp_path / "pool", objective().latents)
+
+
 def test_training_on_a_pool_encodes_nothing_after_the_first_pass(clips, tmp_path, monkeypatch):
     text = train_text(CONFIG, clips, tmp_path / "text", quiet=True)
     encoded = []

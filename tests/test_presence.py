@@ -11,6 +11,7 @@ from flowsep.evaluation.recipe import VALID
 from flowsep.longform import separate_audio
 from flowsep.presence import PresenceConfig, area_under_curve, fit_presence, presence_features, probability
 from flowsep.protocol import SampleOptions
+from flowsep.training.export import ExportNotice, export_model
 from tests.tiny import tiny_separator
 
 
@@ -70,6 +71,17 @@ def test_the_score_of_a_window_is_that_of_its_mask_without_the_padding():
 
     features = features_of(separator, sound, ["rain"], SampleOptions(steps=1))
     torch.testing.assert_close(found.presence, probability(features, separator.presence))
+
+
+def test_a_score_that_was_fitted_to_another_mask_is_not_handed_on(tmp_path):
+    separator = tiny_separator()
+    separator.presence = PresenceConfig(0.1, 0.1, 2.0)
+    separator.save_pretrained(tmp_path / "model")
+    with pytest.warns(ExportNotice, match="fitted to the mask exponent 1 and is left out; `flowsep calibrate`"):
+        export_model(tmp_path / "model", tmp_path / "other", exponent=0.5)
+    assert load_separator(tmp_path / "other", "cpu").presence is None
+    export_model(tmp_path / "model", tmp_path / "same", exponent=1.0)
+    assert load_separator(tmp_path / "same", "cpu").presence == separator.presence
 
 
 def test_calibrate_says_what_it_needs(tmp_path, capfd):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -40,6 +41,9 @@ recipe:
   - {stage: export, mask_exponent: 0.5}
   - {stage: calibrate}
 """
+
+
+CALIBRATED_FIRST = "  - {stage: calibrate}\n  - {stage: export}"
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +176,8 @@ def test_changed_clips_and_changed_weights_are_refused(material, whole, tmp_path
         train_recipe(path, (), replace(sources, captions=tmp_path / "other.csv"), whole[0].parent, say=lambda _: None)
     with pytest.raises(UsageError, match="clips changed"):
         clips = write_clips(tmp_path / "clips", seconds=1.0)
-        (clips / "more.csv").write_bytes((sources.data / "more.csv").read_bytes())
+        for name in ("more.csv", "manifest.csv"):
+            (clips / name).write_bytes((sources.data / name).read_bytes())
         train_recipe(path, (), replace(sources, data=clips), whole[0].parent, say=lambda _: None)
     marker = whole[0].parent / "vocoder" / "stage.json"
     before = marker.read_text()
@@ -199,6 +204,12 @@ def test_missing_material_and_bad_recipes_say_what_to_do_before_any_work(materia
         ("start: flow,", "start: vocoder,", "'vocoder', which is no earlier stage of its kind"),
         ("start: vocoder,", "start: flow,", "'flow', which is no earlier stage of its kind"),
         ("name: flow-more", "name: flow", "two stages alike"),
+        ("  - {stage: export, mask_exponent: 0.5}\n", "", "needs a stage export, after"),
+        (
+            "  - {stage: export, mask_exponent: 0.5}\n  - {stage: calibrate}",
+            CALIBRATED_FIRST,
+            "put the stage calibrate last",
+        ),
         ("{stage: calibrate}", "{stage: polish}", "unknown stage 'polish'"),
         ("{stage: calibrate}", "{stage: calibrate, sped: 3}", "sped"),
     ):
@@ -207,6 +218,13 @@ def test_missing_material_and_bad_recipes_say_what_to_do_before_any_work(materia
             capfd, ["train", "recipe", tmp_path / "bad.yaml", "--data", sources.data, "--run", run, "-q"]
         )
         assert code == 2 and words in line
+    few, unlisted = tmp_path / "few.csv", tmp_path / "unlisted"
+    few.write_text("\n".join(sources.mixtures.read_text().splitlines()[:2]) + "\n")
+    with pytest.raises(InputError, match="1 mixtures, too few to calibrate with"):
+        train_recipe(path, (), replace(sources, mixtures=few), run)
+    shutil.copytree(sources.data, unlisted, ignore=shutil.ignore_patterns("manifest.csv"))
+    with pytest.raises(InputError, match=r"has no manifest\.csv, by which calibration"):
+        train_recipe(path, (), replace(sources, data=unlisted), run)
     assert not run.exists()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import time
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from flowsep.data.manifest import PHRASINGS, read_phrasings
 from flowsep.data.stand_ins import STAND_INS
-from flowsep.data.synth import DEMO_SEEDS, PEAK, SYNTH_KINDS, synthesise
+from flowsep.data.synth import DEMO_SEEDS, KINDS, PEAK, SYNTH_KINDS, synthesise
 from flowsep.errors import UsageError
 
 RATE = 16000
@@ -129,3 +130,19 @@ def test_unknown_kind_names_the_known_ones():
         synthesise("kazoo", 1.0, 0)
     with pytest.raises(UsageError, match="at least one sample"):
         synthesise("siren", 0.0, 0)
+
+
+def fingerprint(kind: str) -> np.ndarray:
+    """A sample and the mean magnitude of every tenth of a second, of two."""
+    blocks = synthesise(kind, 2.0, 7).reshape(20, 1600)
+    return np.concatenate([blocks[:, 800], np.abs(blocks).mean(1)])
+
+
+def test_sounds_are_those_that_the_shipped_weights_were_trained_with():
+    """A draw that moves changes what a run of the recipe would give."""
+    kept = json.loads(Path(__file__).with_name("sounds.json").read_text())
+    assert kept.keys() == KINDS.keys()
+    for kind, numbers in kept.items():
+        np.testing.assert_allclose(fingerprint(kind), numbers, atol=2e-3, err_msg=kind)
+    others = [np.abs(np.subtract(kept["rain"], kept[kind])).max() for kind in kept if kind != "rain"]
+    assert min(others) > 0.02  # ten times what is allowed

@@ -10,7 +10,7 @@ from flowsep.cli import main
 from flowsep.config import FlowLossConfig, StageConfig
 from flowsep.data.manifest import read_manifest
 from flowsep.errors import InputError, ModelError, UsageError
-from flowsep.training.loop import learning_rate_share
+from flowsep.training.loop import Trainer, learning_rate_share
 from flowsep.training.objectives import FlowObjective, FrontEnd, rendering_losses
 from flowsep.training.recipes import (
     class_wordings,
@@ -152,6 +152,17 @@ def test_a_checkpoint_of_another_optimiser_is_refused(clips, text, tmp_path):
         train_flow(muon, clips, tmp_path / "run", text=text, quiet=True)
 
 
+@pytest.mark.parametrize("optimiser", ["adamw", "muon"])
+def test_a_weight_decay_that_is_changed_holds_after_resuming(clips, text, tmp_path, optimiser):
+    stage = replace(STAGE, optimiser=optimiser, steps=1)
+    train_flow(replace(CONFIG, flow_stage=stage), clips, tmp_path / "run", text=text, quiet=True)
+    separator = tiny_separator(CONFIG)
+    objective = FlowObjective(separator.unet.requires_grad_(True), separator.text, separator.codec, CONFIG)
+    resumed = Trainer(objective, replace(stage, weight_decay=0.5), tmp_path / "run", seed=0)
+    assert resumed.step == 1
+    assert {group["weight_decay"] for group in resumed.optimiser.param_groups} == {0.5}
+
+
 def test_excluded_classes_reach_no_mixture_and_no_wording(clips, tmp_path):
     data = replace(DATA, exclude=("hiss", "rain"), synthetic=0.5, stand_ins=0.1, phrasings=True)
     left_out = replace(CONFIG, data=data)
@@ -176,6 +187,19 @@ def test_stand_ins_replace_recordings_that_may_not_be_used(clips, tmp_path):
     bound = replace(CONFIG, data=replace(DATA, stand_ins=0.1, commercial_only=False))
     missing, missing_less = (training_data(config, manifest)[1].missing for config in (free, bound))
     assert set(missing) - set(missing_less) == {"cat_meow"} and "frog" in missing_less
+
+
+def test_clips_that_may_not_be_used_are_counted(clips, tmp_path):
+    rows = [f"{clip.path},{clip.label},1" for clip in read_manifest(clips)]
+    (tmp_path / "all.csv").write_text("\n".join(["path,class,nc", *rows]))
+    with pytest.raises(InputError, match="12 are in the split, 0 of them commercial"):
+        training_data(CONFIG, tmp_path / "all.csv")
+
+
+def test_every_synthesised_kind_has_its_family_in_the_text_stage(clips):
+    families = class_wordings(replace(CONFIG, data=replace(DATA, phrasings=True)), clips)[1]
+    dataset = training_data(replace(CONFIG, data=replace(DATA, stand_ins=0.5)), clips)[1]
+    assert families["church_bells"] == dataset.family_of("church_bells") == "bell"
 
 
 def test_learning_rate_warms_up_stays_and_falls():
@@ -251,6 +275,7 @@ def test_vocoder_learns_and_joins_the_exported_model(clips, text, tmp_path):
     arguments = ["export", str(model), str(out), "--vocoder", str(vocoder), "--steps", "3", "--mask-exponent", "2"]
     assert main(arguments) == 0
     assert main(arguments) == 3  # nothing is overwritten unasked
+    assert main([*arguments[:2], str(tmp_path / "none"), "--mask-exponent", "0"]) == 2
     exported = load_separator(out, device="cpu")
     assert (exported.sampling.steps, exported.flow.mask_exponent, exported.vocoder is not None) == (3, 2.0, True)
     files = list(out.rglob("*.safetensors"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 import warnings
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -75,6 +77,15 @@ class DataConfig:
         for name in SHARES:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"data.{name} is a share or a probability, from 0 to 1, not {getattr(self, name)}")
+        special = self.target_alone + self.three_sources + self.target_absent
+        if special > 1 + 1e-9:  # an item is of one of these kinds at most
+            raise ValueError(f"data.target_alone, three_sources and target_absent are {special:g} together, above 1")
+        if not self.crop_seconds > 0:
+            raise ValueError(f"data.crop_seconds must be above 0, not {self.crop_seconds}")
+        if not 0 <= self.class_power < math.inf:
+            raise ValueError(f"data.class_power must be 0 or more, not {self.class_power}")
+        if self.pool is not None and self.pool < 1:
+            raise ValueError(f"data.pool must be at least 1, not {self.pool}; leave it out for no pool")
 
 
 class DataNotice(UserWarning):
@@ -87,6 +98,10 @@ def load_clip(path: Any, sample_rate: int) -> Audio:
         audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except (OSError, soundfile.LibsndfileError) as error:
         raise InputError(f"cannot read the clip {path}: {error}; remove its row from the manifest") from error
+    if not len(audio):
+        raise InputError(f"the clip {path} is empty; remove it, and its row from the manifest")
+    if not np.isfinite(audio).all():
+        raise InputError(f"the clip {path} holds values that are no numbers; remove it, and its row from the manifest")
     mono = audio.mean(axis=1)
     return (mono if rate == sample_rate else soxr.resample(mono, rate, sample_rate)).astype(np.float16)
 
@@ -133,6 +148,7 @@ class MixtureDataset(Dataset[dict[str, Any]]):
             for part, share in ((mine, config.own_share), (~mine, 1 - config.own_share)):
                 weights[part] *= share / weights[part].sum()
         self.weights = weights / weights.sum()
+        self.drawn = {self.family[label] for label, weight in zip(self.labels, weights, strict=True) if weight > 0}
         self.kinds = sorted(SYNTH_KINDS.keys() - set(config.exclude))
         self.synthetic = self.kinds if config.synthetic else []
         self.wordings = phrasings or {}
@@ -176,8 +192,15 @@ class MixtureDataset(Dataset[dict[str, Any]]):
         }
 
     def families_left(self, used: set[str]) -> bool:
-        """Whether there are clips of a family that is not used yet."""
-        return bool(set(self.family.values()) - used)
+        """Whether clips of a family that is not used yet are ever drawn."""
+        return bool(self.drawn - used)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the clips' samples and of what they are called: what the items come from."""
+        digest = hashlib.sha256(repr((self.label_of, self.captions, sorted(self.family.items()))).encode())
+        for clip in (*self.audio, *self.background):
+            digest.update(clip.tobytes())
+        return digest.hexdigest()
 
     def draw_clip(self, rng: np.random.Generator, excluded: set[str]) -> int:
         """Number of a clip whose family is not excluded: the class first, then the clip."""

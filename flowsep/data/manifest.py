@@ -93,6 +93,11 @@ def _folder_clips(folder: Path) -> list[Clip]:
     return [Clip(file, label, label, "train", (words(label),)) for file, label in labels.items()]
 
 
+def listed_path(path: Path, root: Path) -> str:
+    """A clip's path as lists hold it: from the folder `root` on, or as it is where it lies elsewhere."""
+    return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
+
+
 def audio_files(folder: Path, pattern: str) -> list[Path]:
     """The sound files that match the pattern, in order."""
     return sorted(file for file in folder.glob(pattern) if file.suffix.lower() in AUDIO_SUFFIXES)

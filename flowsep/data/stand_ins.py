@@ -1,4 +1,4 @@
-"""Sounds in place of recordings that training may not have: eighteen kinds of which every clip is non-commercial.
+"""Sounds in place of recordings that training may not have: of eighteen kinds it holds non-commercial clips alone.
 
 Each is drawn from a seed by what acoustics says of its kind (source and filter for animals and throats, modes for what
 is struck, bands of noise for breath and water), with wide random parameters, so that a model meets a cat before it

@@ -33,7 +33,7 @@ PEAK = 0.7  # largest absolute sample of every rendered sound
 
 
 def synthesise(kind: str, seconds: float, seed: int, sample_rate: int = 16000) -> np.ndarray:
-    """Render `seconds` of a kind of `KINDS` -> (T,) float32 of peak `PEAK`.
+    """Render `seconds` of a kind of `KINDS` -> (T,) float32 of peak `PEAK`; silence where its one knock comes later.
 
     T = round(seconds * sample_rate). `seed` is a non-negative int from which every parameter is drawn. Raises
     `UsageError` for an unknown kind or fewer than one sample.

@@ -16,7 +16,7 @@ Render = Callable[[Generator, int, int], np.ndarray]  # (generator, samples T, s
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of sound: its family (two sounds of one family are never mixed), descriptions and renderer."""
+    """One kind of sound: its family (mixed with others of it only as hard negatives), descriptions and renderer."""
 
     family: str
     captions: tuple[str, ...]

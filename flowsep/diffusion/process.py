@@ -45,6 +45,8 @@ class DiffusionConfig:
             )
         if self.timesteps < 1:
             raise ValueError(f"diffusion.timesteps must be at least 1, not {self.timesteps}")
+        if not self.mask_exponent > 0:
+            raise ValueError(f"diffusion.mask_exponent must be above 0, not {self.mask_exponent}")
 
     @property
     def stream_count(self) -> int:

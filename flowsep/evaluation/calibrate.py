@@ -63,7 +63,10 @@ def calibrate(
     for row in tqdm(rows, disable=quiet, unit="mixture"):
         absent = other_queries(row, clips, unseen).get("absent_query")
         if absent is None:
-            raise InputError(f"{data} has no manifest.csv that says which sounds are not in a mixture")
+            raise InputError(
+                f"{data} has no manifest.csv that holds both clips of mixture {row.id} and a sound of a third family: "
+                "it has to say what is not in a mixture"
+            )
         mixture = torch.from_numpy(render_row(row, data)[0])[None]
         mixture = resample(mixture, SAMPLE_RATE, separator.sample_rate)
         features.append(features_of(separator, mixture, [row.query, absent], options))

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from flowsep.atomic import atomic_output
-from flowsep.data.manifest import Clip
+from flowsep.data.manifest import Clip, listed_path
 from flowsep.data.mixing import Audio, limit_together, mix_at_snr, place
 from flowsep.errors import InputError, UsageError
 
@@ -155,8 +155,8 @@ def draw_recipe(
         rows.append(
             MixtureRow(
                 id=f"v{len(rows):03d}",
-                target_path=target.path.relative_to(root).as_posix(),
-                interferer_path=other.path.relative_to(root).as_posix(),
+                target_path=listed_path(target.path, root),
+                interferer_path=listed_path(other.path, root),
                 target_offset_s=starts[0],
                 interferer_offset_s=starts[1],
                 snr_db=round(float(rng.uniform(-5, 5)), 2),

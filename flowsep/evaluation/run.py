@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from flowsep.audio import resample
-from flowsep.data.manifest import PHRASINGS, Clip, read_manifest, read_phrasings
+from flowsep.data.manifest import PHRASINGS, Clip, listed_path, read_manifest, read_phrasings
 from flowsep.errors import InputError
 from flowsep.evaluation.encoded import TITLES, EncoderFigures, titles_of
 from flowsep.evaluation.recipe import SAMPLE_RATE, MixtureRow, interferer_query, render_row
@@ -89,7 +89,7 @@ def captions_of(data: Path) -> dict[str, Clip]:
     """Clips by their path in the recipe, if the folder has a manifest; without one, class names serve as queries."""
     if not (data / "manifest.csv").is_file():
         return {}
-    return {clip.path.relative_to(data).as_posix(): clip for clip in read_manifest(data / "manifest.csv")}
+    return {listed_path(clip.path, data): clip for clip in read_manifest(data / "manifest.csv")}
 
 
 def other_queries(row: MixtureRow, clips: dict[str, Clip], unseen: dict[str, tuple[str, ...]]) -> dict[str, str]:
@@ -102,8 +102,10 @@ def other_queries(row: MixtureRow, clips: dict[str, Clip], unseen: dict[str, tup
     chance = random.Random(row.id)
     if row.target_class in unseen:
         queries["unseen_query"] = chance.choice(unseen[row.target_class])
-    present = {clips[path].family for path in (row.target_path, row.interferer_path) if path in clips}
-    absent = {clip.label: clip for clip in clips.values() if clip.family not in present} if present else {}
+    if not {row.target_path, row.interferer_path} <= clips.keys():
+        return queries  # what is not known to be absent is not asked for as such
+    present = {clips[path].family for path in (row.target_path, row.interferer_path)}
+    absent = {clip.label: clip for clip in clips.values() if clip.family not in present}
     if absent:
         queries["absent_query"] = absent[chance.choice(sorted(absent))].captions[0]
     return queries

@@ -35,6 +35,8 @@ class FlowConfig:
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"unknown flow.{name} {getattr(self, name)!r}; choose from {', '.join(allowed)}")
+        if not self.mask_exponent > 0:
+            raise ValueError(f"flow.mask_exponent must be above 0, not {self.mask_exponent}")
 
     @property
     def stream_count(self) -> int:

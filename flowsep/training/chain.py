@@ -17,11 +17,11 @@ from typing import Any
 from flowsep.checkpoint import SHIPPED, load_separator, read_json, write_json
 from flowsep.config import ModelConfig, RecipeStage, load_config, load_recipe
 from flowsep.data.doubtful import list_file
-from flowsep.data.manifest import read_manifest
+from flowsep.data.manifest import listed_path, read_manifest
 from flowsep.errors import InputError, UsageError
-from flowsep.evaluation.calibrate import calibrate_folder
+from flowsep.evaluation.calibrate import FEWEST, calibrate_folder
 from flowsep.evaluation.recipe import VALID, read_recipe
-from flowsep.evaluation.run import evaluate_recipe, summary_lines
+from flowsep.evaluation.run import captions_of, evaluate_recipe, summary_lines
 from flowsep.files import sha256, weights_hash
 from flowsep.protocol import SampleOptions
 from flowsep.training.export import export_model
@@ -84,7 +84,8 @@ class Chain:
             self.settings.append(self.settings_of(number))
 
     def check(self) -> None:
-        """UsageError or InputError for material that some stage needs and that was not given."""
+        """UsageError or InputError for what would stop some stage, though hours of others may come before it."""
+        self.check_end()
         for number, stage in enumerate(self.stages):
             if stage.teacher and self.sources.teacher is None:
                 raise UsageError(
@@ -100,6 +101,26 @@ class Chain:
                 raise UsageError(
                     f"the stage {name_of(stage)} starts from {stage.start!r}, which is no earlier stage of its kind"
                 )
+
+    def check_end(self) -> None:
+        """What turns trained parts into a model: an export after them, and mixtures for the calibration after that."""
+        kinds = [stage.stage for stage in self.stages]
+        if "export" not in kinds or not {"flow", "diffusion"} & set(kinds[: kinds.index("export")]):
+            raise UsageError("the recipe needs a stage export, after a stage flow or diffusion")
+        if "calibrate" not in kinds:
+            return
+        if kinds.index("calibrate") < kinds.index("export"):
+            raise UsageError("the recipe calibrates before it exports; put the stage calibrate last")
+        mixtures = self.sources.mixture_list()
+        if mixtures is None:  # the stage is left out
+            return
+        if (count := len(read_recipe(mixtures))) < FEWEST:
+            raise InputError(f"{mixtures} holds {count} mixtures, too few to calibrate with; give at least {FEWEST}")
+        if not captions_of(self.sources.folder):
+            raise InputError(
+                f"{self.sources.folder} has no manifest.csv, by which calibration knows what a mixture does not hold; "
+                "add one, or take the stage calibrate out of the recipe"
+            )
 
     def captions(self, stage: RecipeStage) -> Path | None:
         """The captions that a stage reads."""
@@ -168,8 +189,6 @@ class Chain:
             train_unet(stage.stage, config, data, folder, codec, None, text, start, minutes, quiet)
         elif stage.stage == "export":
             trained, vocoder = self.earlier(number, "flow", "diffusion"), self.earlier(number, "vocoder")
-            if trained is None:
-                raise UsageError("the recipe exports before it has trained a flow or a diffusion")
             export_model(trained, self.model, vocoder, stage.steps, stage.mask_exponent, stage.window_frames)
         else:
             calibrate_folder(self.model, self.mixtures or VALID, self.sources.folder, quiet=quiet)
@@ -275,7 +294,7 @@ def clips_hash(data: Path) -> str:
     root = data if data.is_dir() else data.parent
     for clip in read_manifest(data):
         size = clip.path.stat().st_size if clip.path.is_file() else 0
-        rows.append({**asdict(clip), "path": clip.path.relative_to(root).as_posix(), "size": size})
+        rows.append({**asdict(clip), "path": listed_path(clip.path, root), "size": size})
     return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
 
 

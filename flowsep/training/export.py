@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,11 @@ from flowsep.checkpoint import load_separator, load_vocoder, read_json
 from flowsep.errors import UsageError
 from flowsep.files import weights_bytes
 from flowsep.masks.separator import MaskSeparator
+from flowsep.separator import LatentSeparator
+
+
+class ExportNotice(UserWarning):
+    """What is not handed on."""
 
 
 def export_model(
@@ -24,7 +30,9 @@ def export_model(
 ) -> int:
     """Write the model to the folder `output`, with a vocoder and defaults to store where given; returns the bytes.
 
-    A model folder at `output` is replaced. UsageError for settings that a mask separator does not have.
+    A model folder at `output` is replaced. A presence score that was fitted to another mask is not handed on, which an
+    ExportNotice says. UsageError for settings that a mask separator does not have, and for an exponent that is not
+    above 0.
     """
     separator = load_separator(model, "cpu")
     if isinstance(separator, MaskSeparator):
@@ -38,7 +46,25 @@ def export_model(
             steps=steps or separator.sampling.steps,
             window_frames=window or separator.sampling.window_frames,
         )
-        separator.process = replace(separator.process, mask_exponent=exponent or separator.process.mask_exponent)
+        if exponent is not None:
+            set_exponent(separator, exponent)
     training = read_json(model / "training.json") if (model / "training.json").is_file() else None
     separator.to(dtype).save_pretrained(output, training)
     return weights_bytes(output)
+
+
+def set_exponent(separator: LatentSeparator, exponent: float) -> None:
+    """Another mask exponent, without the presence score if that was fitted to the mask of another."""
+    before = separator.process.mask_exponent
+    try:
+        separator.process = replace(separator.process, mask_exponent=exponent)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    if separator.presence is not None and exponent != before:
+        separator.presence = None
+        warnings.warn(
+            f"the presence score was fitted to the mask exponent {before:g} and is left out; "
+            "`flowsep calibrate` fits one",
+            ExportNotice,
+            stacklevel=3,
+        )

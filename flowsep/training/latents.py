@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from flowsep.checkpoint import write_json
 from flowsep.config import ModelConfig
-from flowsep.data.dataset import collate
+from flowsep.data.dataset import MixtureDataset, collate
 from flowsep.errors import UsageError
 
 PARTS = ("latent", "source")  # of each mixture: the latents of its streams (K * C, S, F), and its own (C, S, F)
@@ -57,7 +57,7 @@ def array(folder: Path, part: str) -> np.ndarray:
 
 
 def latent_dataset(
-    config: ModelConfig, codec: Path | None, dataset: Dataset[dict[str, Any]], encode: Encode, run: Path, quiet: bool
+    config: ModelConfig, codec: Path | None, dataset: MixtureDataset, encode: Encode, run: Path, quiet: bool
 ) -> LatentDataset:
     """The first `config.data.pool` items of `dataset`, encoded into run/latents as far as they are not there yet.
 
@@ -69,7 +69,8 @@ def latent_dataset(
     folder, stage, pool = run / "latents", config.unet_stage, config.data.pool
     folder.mkdir(parents=True, exist_ok=True)
     about = {**asdict(config.data), **asdict(config.codec), "seed": config.seed, "from": str(codec)}
-    about = json.loads(json.dumps({**about, "streams": config.process.stream_count}))
+    about |= {"streams": config.process.stream_count, "mel": asdict(config.vocoder.mel), "clips": dataset.fingerprint()}
+    about = json.loads(json.dumps(about))
     items = read_items(folder) or {"about": about, "texts": []}
     if items["about"] != about:
         raise UsageError(f"{folder} was made from other data or another codec; use a new --run")

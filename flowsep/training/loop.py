@@ -200,6 +200,8 @@ class Trainer:
             raise ModelError(
                 f"{folder} was written with another optimiser; set that one, or use a new --run"
             ) from error
+        for group in self.optimiser.param_groups:  # the checkpoint's was loaded with it; the configuration's counts
+            group["weight_decay"] = self.stage.weight_decay
         self.average.shadow_params = [shadows[name].to(p.device) for name, p in parameters.items()]
         self.average.optimization_step = numbers["ema_updates"]
         return int(numbers["step"])

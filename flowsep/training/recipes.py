@@ -32,7 +32,7 @@ from flowsep.data.manifest import (
     select,
     templated,
 )
-from flowsep.data.synth import SYNTH_KINDS
+from flowsep.data.synth import KINDS, SYNTH_KINDS
 from flowsep.errors import InputError, ModelError, UsageError
 from flowsep.separator import LatentSeparator
 from flowsep.text import TextEncoder, build_t5, load_tokenizer, train_tokenizer
@@ -73,7 +73,11 @@ def training_clips(config: ModelConfig, data: Path, beside: Sequence[Clip] = ())
     clips = select(taught([*listed, *beside], config), "train", config.data.commercial_only)
     own = {clip.label for clip in listed} & {clip.label for clip in clips}
     if not own:
-        raise InputError(f"{data} has no clips in its train split")
+        total, free = (len(select(listed, "train", commercial_only)) for commercial_only in (False, True))
+        raise InputError(
+            f"{data} has no clip in its train split that may be used: {total} are in the split, {free} of them "
+            "commercial (data.commercial_only), less data.exclude and data.exclude_clips"
+        )
     return clips, own
 
 
@@ -219,7 +223,7 @@ def train_text(
 def class_wordings(config: ModelConfig, data: Path) -> tuple[dict[str, list[str]], dict[str, str]]:
     """Wordings and family of every class of manifest, phrasings and synthesised sounds, less data.exclude."""
     clips = taught(read_manifest(data), config)
-    families = {kind: sound.family for kind, sound in SYNTH_KINDS.items()} | {clip.label: clip.family for clip in clips}
+    families = {kind: sound.family for kind, sound in KINDS.items()} | {clip.label: clip.family for clip in clips}
     phrasings = wordings_for(config, "train") if config.data.phrasings else {}
     wordings: dict[str, list[str]] = {label: list(texts) for label, texts in phrasings.items()}
     for clip in select(clips, "train", config.data.commercial_only):

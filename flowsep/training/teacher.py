@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from flowsep.checkpoint import no_progress_bar
 from flowsep.errors import InputError
 
 BATCH = 64
@@ -88,7 +89,8 @@ def _load(folder: Path) -> tuple:
     from transformers import AutoModel, AutoTokenizer
 
     try:
-        model = AutoModel.from_pretrained(folder, local_files_only=True).eval()
+        with no_progress_bar():
+            model = AutoModel.from_pretrained(folder, local_files_only=True).eval()
         return model, AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
         raise InputError(
