@@ -9,8 +9,8 @@ from PIL import Image
 from flowsep.cli import main
 from flowsep.data.manifest import Clip, read_manifest
 from flowsep.errors import InputError
-from flowsep.evaluation.card import attribution_lines, class_table, extremes, heard_lines
-from flowsep.evaluation.recipe import draw_recipe, write_recipe
+from flowsep.evaluation.card import attribution_lines, class_table, doubted_lines, extremes, heard_lines
+from flowsep.evaluation.recipe import MixtureRow, draw_recipe, write_recipe
 from tests.tiny import tiny_separator, write_clips
 
 ITEMS = [
@@ -81,6 +81,20 @@ def test_the_card_counts_what_training_heard(measured, tmp_path):
         for table in tables
     ]
     assert counts[0] == counts[1] + 1
+
+
+def test_targets_with_a_doubted_label_are_counted_by_class(tmp_path):
+    listed = tmp_path / "listed.csv"
+    listed.write_text("path,class,reason\nclips/dog/0.wav,dog_bark,a wolf\nclips/rain/0.wav,hail,another class\n")
+    rows = [row_of("a", "dog_bark", "clips/dog/0.wav"), row_of("b", "dog_bark", "clips/dog/1.wav")]
+    rows.append(row_of("c", "rain", "clips/rain/0.wav"))
+    [line] = doubted_lines(ITEMS, rows, str(listed))
+    assert line.endswith(": dog bark 1 of 2.")
+    assert doubted_lines(ITEMS, rows[1:], str(listed)) == []
+
+
+def row_of(name: str, label: str, path: str) -> MixtureRow:
+    return MixtureRow(name, path, "x.wav", 0.0, 0.0, 0.0, f"a {label}", label, "x", 2.0)
 
 
 def test_extremes_are_the_worst_or_the_best_in_order():

@@ -34,6 +34,7 @@ def card(
     from flowsep.evaluation.card import (
         attribution_lines,
         class_table,
+        doubted_lines,
         draw_examples,
         extremes,
         heard_lines,
@@ -52,7 +53,8 @@ def card(
     drawn = {output / name: choice for name, choice in wanted.items() if choice[0]}
     training = without_listed(select(read_manifest(data), "train", commercial_only=True), exclude_clips)
     items = figures["items"]
-    texts = {output / "classes.md": [*heard_lines(items, training), "", *class_table(items, training)]}
+    doubted = doubted_lines(items, rows, exclude_clips)
+    texts = {output / "classes.md": [*heard_lines(items, training), *doubted, "", *class_table(items, training)]}
     if (data / "attributions.csv").is_file():
         texts[output / "attributions.md"] = attribution_lines(training, data / "attributions.csv")
     for path in [*texts, *drawn]:

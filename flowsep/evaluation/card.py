@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flowsep.data.doubtful import list_file, read_list
 from flowsep.data.manifest import Clip
 from flowsep.errors import InputError
 from flowsep.evaluation.recipe import MixtureRow, render_row
@@ -66,6 +67,19 @@ def heard_lines(items: Sequence[dict[str, Any]], training: Sequence[Clip]) -> li
                 f"[{gain['low']:.2f}, {gain['high']:.2f}], {100 * share:.0f} % improved by more than 1 dB."
             )
     return lines
+
+
+def doubted_lines(items: Sequence[dict[str, Any]], rows: Sequence[MixtureRow], name: str) -> list[str]:
+    """A sentence on the targets whose label the list `name` (`flowsep.data.doubtful`) doubts; none without such.
+
+    Such a clip counts as its class says, so that a class may look worse, or better, than it is.
+    """
+    listed = {(label, path.as_posix()) for label, path in read_list(list_file(name))}
+    targets = {row.id: (row.target_class, row.target_path) for row in rows}
+    doubted = Counter(item["target_class"] for item in items if targets.get(item["id"]) in listed)
+    counts = Counter(item["target_class"] for item in items)
+    named = [f"{label.replace('_', ' ')} {count} of {counts[label]}" for label, count in doubted.most_common()]
+    return [f"Mixtures whose target's label is doubted ({name}): {', '.join(named)}."] if named else []
 
 
 def attribution_lines(training: Sequence[Clip], listed: Path) -> list[str]:
