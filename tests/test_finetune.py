@@ -162,6 +162,13 @@ def test_fine_tuning_keeps_vocoder_and_mask_of_the_model_and_tells_what_it_does(
     assert rows[-1]["step"] == 2
 
 
+def test_going_on_with_the_settings_of_a_whole_run_names_the_short_one(tmp_path, capfd):
+    arguments = ["train", "flow", "configs/small", "--data", str(tmp_path / "none"), "--run", str(tmp_path / "run")]
+    assert main([*arguments, "--from", "small"]) == 3
+    assert "small-finetune holds those for going on from a model" in capfd.readouterr().err
+    assert main(arguments) == 3 and "note" not in capfd.readouterr().err
+
+
 def test_the_short_run_is_the_shipped_models_with_smaller_steps():
     short, small = load_config("small-finetune"), load_config("small")
     assert (short.unet, short.text, short.flow, short.codec) == (small.unet, small.text, small.flow, small.codec)

@@ -142,7 +142,15 @@ def flow(stage: Stage, parts: Parts, watch: Watch) -> None:
     """The UNet of a flow; writes the model folder RUN/model."""
     from flowsep.training.recipes import train_flow
 
-    typer.echo(train_flow(stage.settings(), stage.data, stage.run, **parts.named(), **watch.named()))
+    settings = stage.settings()
+    if settings.name == "small" and parts.start is not None:
+        steps = settings.flow_stage.steps
+        typer.echo(
+            f"flowsep: note: small holds the settings of a run from nothing ({steps} steps at a high rate); "
+            "small-finetune holds those for going on from a model, ten minutes of them",
+            err=True,
+        )
+    typer.echo(train_flow(settings, stage.data, stage.run, **parts.named(), **watch.named()))
 
 
 @app.command()

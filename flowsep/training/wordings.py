@@ -22,7 +22,7 @@ from flowsep.training.teacher import Meanings
 
 UNKNOWN, FIRST_WORD = 2, 3  # ids of `train_tokenizer`: padding 0, end 1, unknown 2, then the vocabulary
 NO_CLASS = -100  # what cross_entropy skips
-# Words in no wording of a class and in no caption: what is known of them is the teacher's word for the single word.
+# Words in no wording of a class and in no training caption: what is known of them is the teacher's single word.
 UNHEARD = (
     "bulldog", "dachshund", "whippet", "mastiff", "greyhound", "lynx", "mule", "bison", "heron", "pelican", "cockatoo",
     "thrush", "owlet", "cobra", "hailstorm", "sleet", "geyser", "weep", "preacher", "limousine", "moped", "convertible",
