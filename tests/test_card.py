@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
 
 from flowsep.cli import main
@@ -105,7 +106,11 @@ def test_extremes_are_the_worst_or_the_best_in_order():
 def test_the_command_writes_the_table_and_both_pictures(measured, tmp_path, capsys):
     arguments = measured
     assert main(["card", *arguments, "-o", str(tmp_path / "out"), "--failures", "2", "--successes", "1"]) == 0
-    assert len(capsys.readouterr().out.split()) == 3
+    assert len(capsys.readouterr().out.split()) == 4
+    header = yaml.safe_load((tmp_path / "out" / "header.md").read_text().strip("-\n"))
+    metrics = [metric for one in header["model-index"][0]["results"] for metric in one["metrics"]]
+    gained = json.loads(Path(arguments[0]).read_text())["si_sdri"]["mean"]
+    assert {"type": "si_sdri", "value": round(gained, 2), "name": "SI-SDR improvement (dB)"} in metrics
     lines = (tmp_path / "out" / "classes.md").read_text().splitlines()
     assert len(lines) == 7  # a sentence, a blank, two of head, three classes
     widths = [Image.open(tmp_path / "out" / name).width for name in ("failures.png", "successes.png")]

@@ -163,6 +163,19 @@ def test_a_weight_decay_that_is_changed_holds_after_resuming(clips, text, tmp_pa
     assert {group["weight_decay"] for group in resumed.optimiser.param_groups} == {0.5}
 
 
+def test_the_scale_of_half_precision_gradients_is_resumed(clips, text, tmp_path):
+    train_flow(replace(CONFIG, flow_stage=replace(STAGE, steps=1)), clips, tmp_path / "run", text=text, quiet=True)
+    separator = tiny_separator(CONFIG)
+    objective = FlowObjective(separator.unet.requires_grad_(True), separator.text, separator.codec, CONFIG)
+    trainer = Trainer(objective, STAGE, tmp_path / "run", seed=0)
+    trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=8.0)  # as on a GPU in fp16
+    trainer.step = 2
+    trainer.save()
+    trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    assert trainer.resume(tmp_path / "run" / "checkpoints" / "step-2") == 2
+    assert trainer.accelerator.scaler.get_scale() == 8.0
+
+
 def test_excluded_classes_reach_no_mixture_and_no_wording(clips, tmp_path):
     data = replace(DATA, exclude=("hiss", "rain"), synthetic=0.5, stand_ins=0.1, phrasings=True)
     left_out = replace(CONFIG, data=data)

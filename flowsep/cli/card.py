@@ -23,7 +23,7 @@ def card(
     device: Annotated[str, typer.Option("--device")] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite")] = False,
 ) -> None:
-    """Table by class (classes.md) and pictures of the worst and best separations, for a model card.
+    """Table by class (classes.md), header for a hub (header.md), pictures of the worst and best separations.
 
     Where an attributions.csv lies beside the clips' manifest, also who recorded what training heard (attributions.md).
     """
@@ -38,6 +38,7 @@ def card(
         draw_examples,
         extremes,
         heard_lines,
+        hub_header,
         separate_again,
     )
     from flowsep.evaluation.recipe import read_recipe
@@ -55,6 +56,7 @@ def card(
     items = figures["items"]
     doubted = doubted_lines(items, rows, exclude_clips)
     texts = {output / "classes.md": [*heard_lines(items, training), *doubted, "", *class_table(items, training)]}
+    texts[output / "header.md"] = hub_header(figures, Path(figures["model"]).name)
     if (data / "attributions.csv").is_file():
         texts[output / "attributions.md"] = attribution_lines(training, data / "attributions.csv")
     for path in [*texts, *drawn]:

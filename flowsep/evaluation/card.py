@@ -22,6 +22,13 @@ from flowsep.plot import mel_panel, write_figure
 from flowsep.protocol import SampleOptions, TextSeparator
 from vocoder.mel import NEPER, MelConfig, log_mel
 
+HUB_FIGURES = {
+    "si_sdri": "SI-SDR improvement (dB)",
+    "improved_by_1_db": "share improved by more than 1 dB",
+    "query_gap": "right minus wrong query (dB)",
+    "unseen_wording_loss": "lost with a wording held out of training (dB)",
+    "absent_level_db": "level when the sound is absent (dB)",
+}
 HEAD = "| sound | training clips | mixtures | SI-SDR improvement (dB) | wrong query (dB) |"
 
 
@@ -67,6 +74,38 @@ def heard_lines(items: Sequence[dict[str, Any]], training: Sequence[Clip]) -> li
                 f"[{gain['low']:.2f}, {gain['high']:.2f}], {100 * share:.0f} % improved by more than 1 dB."
             )
     return lines
+
+
+def hub_header(report: dict[str, Any], name: str) -> list[str]:
+    """The YAML lines, with their fences, that a hub wants above the card of a model `name`: its kind and its figures.
+
+    The licence is not known here; who hands the model on adds it.
+    """
+    from huggingface_hub import EvalResult, ModelCardData
+
+    about = f"{report['mixtures']} mixtures of {report['recipe']}, {report['settings']['steps']} steps"
+    results = [
+        EvalResult(
+            task_type="audio-to-audio",
+            task_name="language-queried audio source separation",
+            dataset_type=report["recipe"],
+            dataset_name=about,
+            metric_type=figure,
+            metric_name=title,
+            metric_value=round(report[figure]["mean"], 2),
+        )
+        for figure, title in HUB_FIGURES.items()
+        if figure in report
+    ]
+    header = ModelCardData(
+        language="en",
+        library_name="diffusers",
+        pipeline_tag="audio-to-audio",
+        tags=["language-queried audio source separation"],
+        model_name=name,
+        eval_results=results,
+    )
+    return ["---", *header.to_yaml().splitlines(), "---"]
 
 
 def doubted_lines(items: Sequence[dict[str, Any]], rows: Sequence[MixtureRow], name: str) -> list[str]:

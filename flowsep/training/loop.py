@@ -162,7 +162,10 @@ class Trainer:
         save_file(shadows, partial / "ema.safetensors")
         if buffers := self.buffers():
             save_file(buffers, partial / "buffers.safetensors")
-        torch.save({"optimiser": self.optimiser.state_dict()}, partial / "optimiser.pt")
+        kept = {"optimiser": self.optimiser.state_dict()}
+        if self.accelerator.scaler is not None:  # of fp16
+            kept["scaler"] = self.accelerator.scaler.state_dict()
+        torch.save(kept, partial / "optimiser.pt")
         write_json(partial / "state.json", {"step": self.step, "ema_updates": self.average.optimization_step})
         partial.rename(folder)
         for old in checkpoints(self.run)[:-2]:
@@ -202,6 +205,8 @@ class Trainer:
             ) from error
         for group in self.optimiser.param_groups:  # the checkpoint's was loaded with it; the configuration's counts
             group["weight_decay"] = self.stage.weight_decay
+        if self.accelerator.scaler is not None and "scaler" in state:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
         self.average.shadow_params = [shadows[name].to(p.device) for name, p in parameters.items()]
         self.average.optimization_step = numbers["ema_updates"]
         return int(numbers["step"])
