@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -354,6 +356,19 @@ def test_a_network_trained_on_with_another_text_encoder_first_learns_to_read_it(
     assert torch.equal(
         load_part(second / "text_encoder")["shared.weight"], load_part(other / "text_encoder")["shared.weight"]
     )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="folders are not locked there")
+def test_two_processes_do_not_train_in_one_folder(clips, tmp_path):
+    (tmp_path / "run").mkdir()
+    code = "import fcntl, sys, time; file = open(sys.argv[1], 'w'); fcntl.lockf(file, fcntl.LOCK_EX)"
+    code += "; print(flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code, tmp_path / "run" / ".lock"], stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        with pytest.raises(UsageError, match=r"another process trains in .*run; wait for it, or use another --run"):
+            train_text(CONFIG, clips, tmp_path / "run", quiet=True)
+        other.kill()
+    train_text(CONFIG, clips, tmp_path / "run", quiet=True)
 
 
 def test_a_damaged_checkpoint_says_what_to_do(clips, text, tmp_path):

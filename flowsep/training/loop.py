@@ -238,13 +238,47 @@ def fit(
     """Train `objective` (batch -> loss, parts) until stage.steps or max_minutes; resume from run/checkpoints if there.
 
     Leaves the averaged (EMA) weights in `objective` and returns the step reached. `media(logs, step)` adds figures and
-    audio every media_steps with the averaged weights in place.
+    audio every media_steps with the averaged weights in place. UsageError where another process trains in `run`.
     """
+    with held(run):
+        return train(Trainer(objective, stage, run, seed), dataset, max_minutes, media, quiet)
+
+
+@contextmanager
+def held(run: Path) -> Iterator[None]:
+    """The folder for this process alone; UsageError where another one has it. Nothing is left to clean up after a kill.
+
+    Not on Windows, nor on file systems without locks.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    run.mkdir(parents=True, exist_ok=True)
+    with (run / ".lock").open("w") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # of the process: its workers do not inherit it
+        except (BlockingIOError, PermissionError) as error:
+            raise UsageError(f"another process trains in {run}; wait for it, or use another --run") from error
+        except OSError:
+            pass
+        yield
+
+
+def train(
+    trainer: Trainer,
+    dataset: Dataset[dict[str, Any]],
+    max_minutes: float | None,
+    media: Callable[[Logs, int], None] | None,
+    quiet: bool,
+) -> int:
+    """The loop of `fit`."""
     from tqdm import tqdm
 
-    trainer = Trainer(objective, stage, run, seed)
+    objective, stage = trainer.objective, trainer.stage
     objective.train()
-    logs, started = Logs(run), time.monotonic()
+    logs, started = Logs(trainer.run), time.monotonic()
     with closing(logs), tqdm(total=stage.steps, initial=trainer.step, disable=quiet, unit="step") as progress:
         totals = Totals(logs, stage.log_steps, stage.batch_size)
         for batch in trainer.batches(dataset):
