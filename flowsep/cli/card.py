@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-from flowsep.data.doubtful import SHIPPED_LIST, without_listed
-
 
 def card(
     report: Annotated[Path, typer.Argument(help="JSON that `flowsep evaluate -o` wrote for one model.")],
@@ -19,7 +17,7 @@ def card(
     successes: Annotated[int, typer.Option(min=0, help="How many of the best.")] = 3,
     exclude_clips: Annotated[
         str, typer.Option("--exclude-clips", help="CSV of clips that training left out (its data.exclude_clips).")
-    ] = SHIPPED_LIST,
+    ] = "doubtful",
     device: Annotated[str, typer.Option("--device")] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite")] = False,
 ) -> None:
@@ -29,6 +27,7 @@ def card(
     """
     from flowsep.atomic import atomic_output, refuse_existing, refuse_unwritable
     from flowsep.checkpoint import load_separator, read_json
+    from flowsep.data.doubtful import without_listed
     from flowsep.data.manifest import read_manifest, select
     from flowsep.errors import InputError
     from flowsep.evaluation.card import (
