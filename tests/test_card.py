@@ -124,10 +124,12 @@ def test_a_report_that_does_not_fit_is_refused_in_a_line(measured, tmp_path, cap
     assert main(["card", str(tmp_path / "none.json"), *of, "-o", str(tmp_path)]) == 3
     (tmp_path / "systems.json").write_text('{"systems": {}}')
     assert main(["card", str(tmp_path / "systems.json"), *of, "-o", str(tmp_path)]) == 3
+    (tmp_path / "old.json").write_text(json.dumps(json.loads(Path(report).read_text()) | {"schema_version": 1}))
+    assert main(["card", str(tmp_path / "old.json"), *of, "-o", str(tmp_path)]) == 3
     renamed = json.loads(Path(report).read_text())
     for item in renamed["items"]:
         item["id"] = "another"
     (tmp_path / "renamed.json").write_text(json.dumps(renamed))
     assert main(["card", str(tmp_path / "renamed.json"), *of, "-o", str(tmp_path / "out")]) == 3
     errors = capsys.readouterr().err.strip().splitlines()
-    assert len(errors) == 3 and "the recipe lacks" in errors[2]
+    assert len(errors) == 4 and "another version" in errors[2] and "the recipe lacks" in errors[3]

@@ -143,12 +143,12 @@ class Wordy(Oracle):
 def test_all_held_out_wordings_and_an_unknown_word_are_asked_for(data):
     mixture, target, _ = (torch.from_numpy(audio) for audio in render_row(ROW, data))
     separator = Wordy(target.numpy())
-    found = word_figures(separator, ROW, data, SampleOptions(), ("a drone", "some humming"))
+    found = word_figures(separator, ROW, mixture, target, SampleOptions(), ("a drone", "some humming"))
     known = ask(separator, mixture, ["the low_hum"], SampleOptions())[0]
     lost = si_sdr(known[0], target) - si_sdr(0.5 * mixture, target)
     assert found["unseen_wordings_loss"] == pytest.approx(lost.item() / 2, rel=1e-3)  # of two wordings one is right
     assert found["unknown_level_db"] == pytest.approx(-60, abs=0.1) and found["unknown_presence"] == 1
-    assert "unseen_wordings_loss" not in word_figures(separator, ROW, data, SampleOptions(), ())
+    assert "unseen_wordings_loss" not in word_figures(separator, ROW, mixture, target, SampleOptions(), ())
 
 
 class OffBy(torch.nn.Module):

@@ -41,6 +41,7 @@ def card(
         separate_again,
     )
     from flowsep.evaluation.recipe import read_recipe
+    from flowsep.evaluation.run import SCHEMA_VERSION
     from flowsep.settings import sample_options
 
     if not report.is_file():
@@ -48,6 +49,8 @@ def card(
     figures = read_json(report)
     if "items" not in figures or "settings" not in figures:
         raise InputError(f"{report} is not the report of one model; write one with `flowsep evaluate --model M -o`")
+    if figures.get("schema_version") != SCHEMA_VERSION:
+        raise InputError(f"{report} was written by another version of flowsep; write it again with `flowsep evaluate`")
     rows = read_recipe(recipe)
     wanted = {"failures.png": (failures, True), "successes.png": (successes, False)}
     drawn = {output / name: choice for name, choice in wanted.items() if choice[0]}

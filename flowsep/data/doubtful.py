@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import csv
 import warnings
-from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Iterable
+from pathlib import Path, PurePath, PurePosixPath
 
 from flowsep.data.dataset import DataNotice
 from flowsep.data.manifest import Clip
@@ -36,25 +36,30 @@ def read_list(path: Path) -> list[tuple[str, PurePosixPath]]:
     return [(row["class"], PurePosixPath(row["path"])) for row in rows]
 
 
-def without_listed(clips: Iterable[Clip], name: str | None) -> list[Clip]:
-    """The clips less those of the train split that the list `name` holds; all of them where it is None.
-
-    A row means the clips whose path ends in its path and whose class is its class, wherever their folder lies. Rows of
-    the other splits are for readers: no figure loses a clip. A DataNotice tells of a list that names none of the clips,
-    unless it is the project's, which goes with every data set.
-    """
-    clips = list(clips)
-    if name is None:
-        return clips
+def listing(name: str) -> Callable[[PurePath, str], bool]:
+    """Whether the list `name` means a clip, by its path, which ends in a row's, and its class, which is the row's."""
     by_file: dict[str, list[tuple[str, tuple[str, ...]]]] = {}
     for label, path in read_list(list_file(name)):
         by_file.setdefault(path.name, []).append((label, path.parts))
 
-    def is_listed(clip: Clip) -> bool:
-        rows = by_file.get(clip.path.name, ())
-        return any(clip.label == label and clip.path.parts[-len(parts) :] == parts for label, parts in rows)
+    def is_listed(path: PurePath, label: str) -> bool:
+        rows = by_file.get(path.name, ())
+        return any(label == listed and path.parts[-len(parts) :] == parts for listed, parts in rows)
 
-    listed = [is_listed(clip) for clip in clips]
+    return is_listed
+
+
+def without_listed(clips: Iterable[Clip], name: str | None) -> list[Clip]:
+    """The clips less those of the train split that the list `name` holds; all of them where it is None.
+
+    `listing` says what a row means. Rows of the other splits are for readers: no figure loses a clip. A DataNotice tells
+    of a list that names none of the clips, unless it is the project's, which goes with every data set.
+    """
+    clips = list(clips)
+    if name is None:
+        return clips
+    is_listed = listing(name)
+    listed = [is_listed(clip.path, clip.label) for clip in clips]
     if not any(listed) and name != SHIPPED_LIST:
         warnings.warn(
             f"data.exclude_clips={name} names none of the clips: are its paths those of the manifest?",

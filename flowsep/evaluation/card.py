@@ -6,13 +6,13 @@ import csv
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from flowsep.data.doubtful import list_file, read_list
+from flowsep.data.doubtful import listing
 from flowsep.data.manifest import Clip
 from flowsep.errors import InputError
 from flowsep.evaluation.recipe import MixtureRow, render_row
@@ -113,9 +113,9 @@ def doubted_lines(items: Sequence[dict[str, Any]], rows: Sequence[MixtureRow], n
 
     Such a clip counts as its class says, so that a class may look worse, or better, than it is.
     """
-    listed = {(label, path.as_posix()) for label, path in read_list(list_file(name))}
-    targets = {row.id: (row.target_class, row.target_path) for row in rows}
-    doubted = Counter(item["target_class"] for item in items if targets.get(item["id"]) in listed)
+    is_listed = listing(name)
+    listed = {row.id for row in rows if is_listed(PurePosixPath(row.target_path), row.target_class)}
+    doubted = Counter(item["target_class"] for item in items if item["id"] in listed)
     counts = Counter(item["target_class"] for item in items)
     named = [f"{label.replace('_', ' ')} {count} of {counts[label]}" for label, count in doubted.most_common()]
     return [f"Mixtures whose target's label is doubted ({name}): {', '.join(named)}."] if named else []
@@ -137,7 +137,7 @@ def attribution_lines(training: Sequence[Clip], listed: Path) -> list[str]:
     authors: dict[str, Counter[str]] = defaultdict(Counter)
     for clip in training:
         row = rows[clip.path]
-        authors[clip.path.parts[-3]][f"{row['attribution']}: {row['licence']}"] += 1
+        authors[clip.path.parent.parent.name or "recordings"][f"{row['attribution']}: {row['licence']}"] += 1
     lines = [
         "# Recordings that the model was trained on",
         "",

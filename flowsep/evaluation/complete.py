@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from flowsep.benchmark.timing import measure
 from flowsep.checkpoint import SHIPPED, find_model
@@ -61,8 +62,10 @@ def complete_report(
     held_out = read_phrasings(PHRASINGS, "held_out")
     items = []
     for row in tqdm(rows, disable=quiet, unit="mixture"):
-        figures = row_figures(separator, row, data, variants)
-        items.append(figures | word_figures(separator, row, data, options, held_out.get(row.target_class, ())))
+        mixture, target, _ = (torch.from_numpy(audio) for audio in render_row(row, data))
+        figures = row_figures(separator, row.query, mixture, target, variants)
+        wordings = held_out.get(row.target_class, ())
+        items.append(figures | word_figures(separator, row, mixture, target, options, wordings))
     report: dict[str, Any] = {}
     gains = {steps: [item[str(steps)] for item in items] for steps in (*FEW, MANY) if str(steps) in variants}
     if gains:
@@ -83,13 +86,12 @@ def complete_report(
 
 
 def row_figures(
-    separator: TextSeparator, row: MixtureRow, data: Path, variants: dict[str, SampleOptions]
+    separator: TextSeparator, query: str, mixture: Tensor, target: Tensor, variants: dict[str, SampleOptions]
 ) -> dict[str, float]:
-    """SI-SDR improvement of one mixture in dB by number of steps, and how far the vocoder's mel is off."""
-    mixture, target, _ = (torch.from_numpy(audio) for audio in render_row(row, data))
+    """SI-SDR improvement of one mixture (T,) in dB by number of steps, and how far the vocoder's mel is off."""
     before, found = si_sdr(mixture, target).item(), {}
     for name, options in variants.items():
-        estimate = ask(separator, mixture, [row.query], options)[0][0]
+        estimate = ask(separator, mixture, [query], options)[0][0]
         if name == "vocoder":
             found |= mel_figures(estimate, mixture, target)
         else:
@@ -98,13 +100,18 @@ def row_figures(
 
 
 def word_figures(
-    separator: TextSeparator, row: MixtureRow, data: Path, options: SampleOptions, held_out: Sequence[str]
+    separator: TextSeparator,
+    row: MixtureRow,
+    mixture: Tensor,
+    target: Tensor,
+    options: SampleOptions,
+    held_out: Sequence[str],
 ) -> dict[str, float]:
     """What all held-out wordings of the target lose on average (dB), and what a word gets that training never held.
 
-    That word is drawn from `UNHEARD` by the row's id; a few of them happen to fit a sound of the mixture.
+    `mixture` and `target` (T,) are the row's. The word is drawn from `UNHEARD` by the row's id; a few of them happen
+    to fit a sound of the mixture.
     """
-    mixture, target, _ = (torch.from_numpy(audio) for audio in render_row(row, data))
     texts = [row.query, *held_out, random.Random(row.id).choice(UNHEARD)]
     estimates, said = ask(separator, mixture, texts, options)
     known, *others = (si_sdr(estimate, target).item() for estimate in estimates[:-1])

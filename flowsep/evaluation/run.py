@@ -21,6 +21,7 @@ from flowsep.presence import area_under_curve
 from flowsep.protocol import SampleOptions, Separation, TextSeparator
 from vocoder.mel import NEPER, MelConfig, log_mel
 
+SCHEMA_VERSION = 2  # of the report
 FIGURES = {
     "si_sdr_mixture": ("SI-SDR of the mixture", "dB"),
     "si_sdri": ("SI-SDR improvement", "dB"),
@@ -60,7 +61,12 @@ def evaluate_recipe(
         evaluate_row(separator, row, data, clips, options, unseen, judge)
         for row in tqdm(rows, disable=quiet, unit="mixture")
     ]
-    report: dict[str, Any] = {"schema_version": 2, "flowsep": __version__, "model": model, "recipe": recipe}
+    report: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "flowsep": __version__,
+        "model": model,
+        "recipe": recipe,
+    }
     report["settings"] = items[0]["settings"]
     report["nfe"] = items[0]["nfe"]
     report["mixtures"] = len(items)

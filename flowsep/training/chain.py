@@ -21,7 +21,7 @@ from flowsep.data.manifest import listed_path, read_manifest
 from flowsep.errors import InputError, UsageError
 from flowsep.evaluation.calibrate import FEWEST, calibrate_folder
 from flowsep.evaluation.recipe import VALID, read_recipe
-from flowsep.evaluation.run import captions_of, evaluate_recipe, summary_lines
+from flowsep.evaluation.run import evaluate_recipe, summary_lines
 from flowsep.files import sha256, weights_hash
 from flowsep.protocol import SampleOptions
 from flowsep.training.export import export_model
@@ -76,8 +76,8 @@ class Chain:
             raise UsageError(f"the recipe names two stages alike ({', '.join(names)}); give each a name")
         self.sources, self.run, self.say = sources, run, say
         self.model = run / "model"
-        self.check()
         self.mixtures = sources.mixture_list()
+        self.check()
         self.clips = clips_hash(sources.data)
         self.settings: list[dict[str, Any]] = []
         for number in range(len(self.stages)):
@@ -111,12 +111,13 @@ class Chain:
             return
         if kinds.index("calibrate") < kinds.index("export"):
             raise UsageError("the recipe calibrates before it exports; put the stage calibrate last")
-        mixtures = self.sources.mixture_list()
-        if mixtures is None:  # the stage is left out
+        if self.mixtures is None:  # the stage is left out
             return
-        if (count := len(read_recipe(mixtures))) < FEWEST:
-            raise InputError(f"{mixtures} holds {count} mixtures, too few to calibrate with; give at least {FEWEST}")
-        if not captions_of(self.sources.folder):
+        if (count := len(read_recipe(self.mixtures))) < FEWEST:
+            raise InputError(
+                f"{self.mixtures} holds {count} mixtures, too few to calibrate with; give at least {FEWEST}"
+            )
+        if not (self.sources.folder / "manifest.csv").is_file():
             raise InputError(
                 f"{self.sources.folder} has no manifest.csv, by which calibration knows what a mixture does not hold; "
                 "add one, or take the stage calibrate out of the recipe"
