@@ -52,8 +52,8 @@ def listing(name: str) -> Callable[[PurePath, str], bool]:
 def without_listed(clips: Iterable[Clip], name: str | None) -> list[Clip]:
     """The clips less those of the train split that the list `name` holds; all of them where it is None.
 
-    `listing` says what a row means. Rows of the other splits are for readers: no figure loses a clip. A DataNotice tells
-    of a list that names none of the clips, unless it is the project's, which goes with every data set.
+    `listing` says what a row means. Rows of the other splits are for readers: no figure loses a clip. A DataNotice
+    tells of a list that names none of the clips, unless it is the project's, which goes with every data set.
     """
     clips = list(clips)
     if name is None:
